@@ -1,0 +1,140 @@
+"""What can go wrong, each with one clear line and an exit code of its own.
+
+Exit codes 0 to 3 are the verdict of a run (see :class:`Verdict`); an error that ends a command before a
+verdict could be reached has a code from 10 on, so that a script can tell a wrong guest name from a full disk.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Verdict(enum.IntEnum):
+    """How a run of the lab ended."""
+
+    AS_PREDICTED = 0
+    NOT_AS_PREDICTED = 1
+    LAB_FAILED = 2
+    NO_RESULT = 3
+
+
+class LabError(Exception):
+    """Something ended the command; ``str()`` is one line: where, what is wrong, what to do."""
+
+    exit_code = int(Verdict.LAB_FAILED)
+
+    def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{line}; {self.hint}" if self.hint else line
+
+
+class NoResult(LabError):
+    """A report was asked for and there is no run to make it from."""
+
+    exit_code = int(Verdict.NO_RESULT)
+
+
+class UnknownGuest(LabError):
+    """A guest was named that inventory/guests.yml does not declare."""
+
+    exit_code = 10
+
+
+class MatrixError(LabError):
+    """inventory/guests.yml holds an entry that is not allowed."""
+
+    exit_code = 11
+
+
+class FetchFailed(LabError):
+    """Nothing could be fetched from the package mirror: no network, or the mirror refused."""
+
+    exit_code = 12
+
+
+class DiskFull(LabError):
+    """No space left where the cache or the results live."""
+
+    exit_code = 13
+
+
+class CorruptCache(LabError):
+    """A cached file is not what was written: truncated, altered or gone."""
+
+    exit_code = 14
+
+
+class PortTaken(LabError):
+    """A port the lab needs is held by another process."""
+
+    exit_code = 15
+
+
+class BootFailed(LabError):
+    """A guest did not reach its ready line: kernel panic, deadline, or an emulator that would not start."""
+
+    exit_code = 16
+
+
+class GuestDied(LabError):
+    """A running guest went away in the middle of the work."""
+
+    exit_code = 17
+
+
+class WrongGuest(LabError):
+    """The machine that answers is not the guest that was started: wrong host key or wrong boot token."""
+
+    exit_code = 18
+
+
+class WrongWheel(LabError):
+    """A faultprobe wheel does not fit the guest: wrong libc family or architecture."""
+
+    exit_code = 19
+
+
+class LabBusy(LabError):
+    """Another faultlab command holds the same cache."""
+
+    exit_code = 20
+
+
+class NoMirror(LabError):
+    """The host's apt configuration names no Debian mirror and no variable does."""
+
+    exit_code = 21
+
+
+class BuildFailed(LabError):
+    """A command that builds something failed."""
+
+    exit_code = 22
+
+
+class ProvisionFailed(LabError):
+    """Ansible did not bring a guest to the documented set-up."""
+
+    exit_code = 23
+
+
+class CommandFailed(LabError):
+    """A command in a guest ended with another exit status than asked for."""
+
+    exit_code = 24
+
+
+class MissingTool(LabError):
+    """The host lacks a program that the lab cannot install by itself."""
+
+    exit_code = 25
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
