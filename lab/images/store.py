@@ -1,0 +1,178 @@
+"""The content-addressed store: what was built once is found again by the hash of what it was built from.
+
+An entry is a folder ``store/<kind>/<key>`` with a manifest of its files' SHA-256. It is built in a temporary folder beside
+its place and renamed when it is whole, so an interrupted build is never taken for a finished one. Its contents are verified
+whenever it is used: a file whose inode, size and times are those of its last full hash is taken as unaltered, any
+other is hashed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lab import paths
+from lab.errors import CorruptCache, DiskFull
+
+MANIFEST = "manifest.json"
+_ENOSPC = 28
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """A key of 32 hexadecimal digits from whatever decides the contents (JSON values)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def tree_digest(root: Path, *, without: tuple[str, ...] = ()) -> str:
+    """One SHA-256 over the names, modes and contents of the files below a folder (or of one file).
+
+    Names listed in ``without`` are left out at any depth.
+    """
+    total = hashlib.sha256()
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_symlink() or p.is_file())
+    for path in files:
+        relative = path.relative_to(root)
+        if set(relative.parts) & {"__pycache__", *without}:
+            continue
+        content = os.readlink(path) if path.is_symlink() else digest(path)
+        executable = bool(path.lstat().st_mode & 0o100)
+        total.update(f"{relative}\0{executable}\0{content}\0".encode())
+    return total.hexdigest()
+
+
+def _stat_signature(path: Path) -> list[int]:
+    status = path.lstat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _describe(root: Path) -> dict[str, str]:
+    """Every file and symbolic link below the root: its hash, or where the link points."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if path.is_symlink():
+            found[name] = "-> " + os.readlink(path)
+        elif path.is_file():
+            found[name] = digest(path)
+    return found
+
+
+class Store:
+    """Built things, by kind and key."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or paths.cache() / "store"
+
+    def path(self, kind: str, key: str) -> Path:
+        """Where an entry is or would be."""
+        return self.root / kind / key
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The entry when it is there and whole; None when it was never finished.
+
+        Raises CorruptCache when it is there but altered; it is moved aside first, so that the next run builds it anew.
+        """
+        entry = self.path(kind, key)
+        if not (entry / MANIFEST).is_file():
+            return None
+        damage = self._damage(entry)
+        if damage:
+            aside = Path(tempfile.mkdtemp(prefix=f"{key}.damaged-", dir=entry.parent))
+            entry.rename(aside / key)
+            raise CorruptCache(
+                f"{damage} is not what was built", where=str(entry), hint=f"moved to {aside}; run again to rebuild it"
+            )
+        return entry
+
+    def ensure(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
+        """The entry, built now when it is not there: ``build`` fills the temporary folder it is given.
+
+        Raises what ``build`` raises, DiskFull when no space is left, CorruptCache as in :meth:`find`.
+        """
+        found = self.find(kind, key)
+        if found:
+            return found
+        entry = self.path(kind, key)
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=entry.parent))
+        except OSError as error:
+            raise _disk_full(error, entry.parent) from error
+        try:
+            build(temporary)
+            manifest = {"files": _describe(temporary)}
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+            temporary.chmod(0o755)
+            if entry.exists():
+                shutil.rmtree(entry)
+            temporary.rename(entry)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise _disk_full(error, entry.parent) from error
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._remember(entry, manifest["files"])
+        return entry
+
+    def discard_leftovers(self) -> None:
+        """Remove temporary folders of builds whose process was killed; only while no other build can run."""
+        for leftover in self.root.glob("*/.*-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _seen_file(self, entry: Path) -> Path:
+        return entry.parent / f"{entry.name}.seen.json"
+
+    def _remember(self, entry: Path, files: Mapping[str, str]) -> None:
+        seen = {name: _stat_signature(entry / name) for name in files}
+        file = self._seen_file(entry)
+        temporary = file.with_name(f".{file.name}-{os.getpid()}")
+        temporary.write_text(json.dumps(seen))
+        temporary.replace(file)
+
+    def _damage(self, entry: Path) -> str | None:
+        """The name of the first file that is not as built, or None."""
+        try:
+            files: dict[str, str] = json.loads((entry / MANIFEST).read_text())["files"]
+        except (ValueError, KeyError, TypeError):
+            return MANIFEST
+        try:
+            seen = json.loads(self._seen_file(entry).read_text())
+        except (ValueError, FileNotFoundError):
+            seen = {}
+        fresh = False
+        for name, expected in files.items():
+            path = entry / name
+            try:
+                if seen.get(name) == _stat_signature(path):
+                    continue
+                actual = "-> " + os.readlink(path) if path.is_symlink() else digest(path)
+            except OSError:
+                return name
+            if actual != expected:
+                return name
+            fresh = True
+        if fresh:
+            self._remember(entry, files)
+        return None
+
+
+def _disk_full(error: OSError, where: Path) -> Exception:
+    if error.errno == _ENOSPC:
+        return DiskFull(
+            "no space left on the device", where=str(where), hint=f"free some, or set {paths.CACHE_VARIABLE}"
+        )
+    return error
