@@ -1,0 +1,223 @@
+"""apt with a private root: signed indexes of any suite and architecture, the host's own settings left alone.
+
+The mirror, proxies and other ``Acquire`` settings are the host's; the package state is empty, so apt computes a complete set
+of dependencies. Nothing here needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from lab.errors import BuildFailed, FetchFailed, MissingTool, NoMirror
+from lab.images.lock import Package
+from lab.steps import step
+
+MIRROR_VARIABLE = "FAULTLAB_MIRROR"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def debian_architecture(architecture: str) -> str:
+    """Debian's name of an architecture, e.g. amd64 for x86_64."""
+    return DEBIAN_ARCHITECTURES[architecture]
+
+
+def host_architecture() -> str:
+    """This machine's architecture, as the kernel names it."""
+    return platform.machine()
+
+
+def run_captured(argv: list[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one of apt's programs; raises MissingTool on a host that does not have it."""
+    try:
+        return subprocess.run(
+            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+    except FileNotFoundError as error:
+        raise MissingTool(f"no program {argv[0]}", where="this host", hint="the lab needs a Debian host") from error
+
+
+def mirror() -> str:
+    """The address of the Debian mirror: ``$FAULTLAB_MIRROR``, or the first Debian archive of the host's apt.
+
+    Raises NoMirror when neither names one.
+    """
+    chosen = os.environ.get(MIRROR_VARIABLE)
+    if chosen:
+        return chosen.rstrip("/")
+    try:
+        listing = run_captured(
+            ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(ORIGIN)|$(LABEL)", "Created-By: Packages"]
+        ).stdout
+    except MissingTool:
+        listing = ""
+    rows = [row.split("|") for row in listing.splitlines() if row.count("|") == 2]
+    known = [uri for uri, origin, label in rows if origin == label == "Debian"]
+    # Before the first apt-get update apt knows no origins: then the address itself has to tell.
+    likely = [uri for uri, _, _ in rows if re.search(r"/debian/?$", uri)]
+    for uri in known + likely:
+        return uri.rstrip("/")
+    raise NoMirror(
+        "the host's apt configuration names no Debian mirror",
+        where="images",
+        hint=f"set {MIRROR_VARIABLE} to the address of one, as in a sources.list line",
+    )
+
+
+def _acquire_settings() -> str:
+    """The host's own download settings (proxies, validity checks), to be used in the private root as well."""
+    kept = []
+    for line in run_captured(["apt-config", "dump", "Acquire"]).stdout.splitlines():
+        if not line.startswith(("Acquire::IndexTargets", "Acquire::Languages", "Acquire::GzipIndexes")):
+            kept.append(line)
+    return "\n".join(kept)
+
+
+@dataclass(frozen=True)
+class PrivateApt:
+    """An apt root in a folder of the cache, for one architecture."""
+
+    root: Path
+    architecture: str
+
+    def _env(self) -> dict[str, str]:
+        return {**os.environ, "APT_CONFIG": str(self.root / "apt.conf"), "LC_ALL": "C.UTF-8"}
+
+    def prepare(self, suites: tuple[str, ...]) -> None:
+        """Write the configuration and fetch the suites' signed indexes (network).
+
+        Raises NoMirror, FetchFailed (no network, bad signature), MissingTool.
+        """
+        if not KEYRING.is_file():
+            raise MissingTool(
+                f"no {KEYRING}", where="this host", hint="install the package debian-archive-keyring"
+            )
+        for folder in ("etc/preferences.d", "etc/trusted.gpg.d", "lists/partial", "archives/partial", "dpkg"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        (self.root / "dpkg/status").write_text("")
+        address = mirror()
+        debian = debian_architecture(self.architecture)
+        lines = []
+        for suite in suites:
+            lines.append(f"deb [arch={debian} signed-by={KEYRING}] {address} {suite} main")
+            lines.append(f"deb-src [signed-by={KEYRING}] {address} {suite} main")
+        (self.root / "etc/sources.list").write_text("\n".join(lines) + "\n")
+        (self.root / "apt.conf").write_text(
+            _acquire_settings()
+            + f"""
+Dir "{self.root}";
+Dir::Etc "{self.root}/etc";
+Dir::Etc::parts "{self.root}/etc/none";
+Dir::State "{self.root}";
+Dir::State::status "{self.root}/dpkg/status";
+Dir::Cache "{self.root}";
+APT::Architecture "{debian}";
+APT::Architectures {{ "{debian}"; }};
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+"""
+        )
+        with step(f"Read the package indexes of {', '.join(suites)} ({debian})"):
+            done = run_captured(["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any"], self._env())
+        if done.returncode:
+            raise FetchFailed(first_error(done.stderr), where="apt-get update", hint="is there a network?")
+
+    def with_dependencies(self, suite: str, names: tuple[str, ...]) -> tuple[Package, ...]:
+        """The packages and all they depend on, as apt would install them on an empty machine."""
+        if not names:
+            return ()
+        argv = ["apt-get", "install", "--print-uris", "-y", "-qq", "-t", suite, *names]
+        done = run_captured(argv, self._env())
+        if done.returncode:
+            raise FetchFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
+        wanted = []
+        for line in done.stdout.splitlines():
+            # 'address' name_version_architecture.deb size hash
+            parts = line.split()
+            if len(parts) >= 2 and parts[1].endswith(".deb"):
+                name, version, _ = parts[1].removesuffix(".deb").rsplit("_", 2)
+                wanted.append(f"{name}={unquote(version)}")
+        return self._records(wanted, suite)
+
+    def alone(self, suite: str, names: tuple[str, ...]) -> tuple[Package, ...]:
+        """The newest version of each package in a suite, without what it depends on."""
+        return self._records([f"{name}/{suite}" for name in names], suite) if names else ()
+
+    def depended_on(self, suite: str, meta: str) -> str:
+        """The name of the first package that a meta package depends on, e.g. the kernel behind linux-image-cloud-amd64."""
+        record = self._show([f"{meta}/{suite}"], suite)[0]
+        return re.split(r"[ ,(|]", record["Depends"])[0]
+
+    def sources(self, suite: str, names: tuple[str, ...]) -> tuple[Package, ...]:
+        """The pristine upstream tarball of each source package in a suite."""
+        found = []
+        for name in names:
+            done = run_captured(["apt-cache", "showsrc", "--only-source", name], self._env())
+            records = [r for r in _paragraphs(done.stdout) if r.get("Package") == name]
+            best = _of_suite(self, name, suite, records)
+            for row in best["Checksums-Sha256"].split("\n"):
+                fields = row.split()
+                if len(fields) == 3 and re.search(r"\.orig\.tar\.\w+$", fields[2]):
+                    filename = f"{best['Directory']}/{fields[2]}"
+                    found.append(Package(name, best["Version"], "source", filename, fields[0], int(fields[1])))
+                    break
+            else:
+                raise FetchFailed(f"source package {name} has no .orig tarball", where=f"apt, {suite}")
+        return tuple(found)
+
+    def _show(self, wanted: list[str], suite: str) -> list[dict[str, str]]:
+        done = run_captured(["apt-cache", "show", "--no-all-versions", *wanted], self._env())
+        if done.returncode:
+            raise FetchFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
+        return _paragraphs(done.stdout)
+
+    def _records(self, wanted: list[str], suite: str) -> tuple[Package, ...]:
+        packages = [
+            Package(r["Package"], r["Version"], r["Architecture"], r["Filename"], r["SHA256"], int(r["Size"]))
+            for r in self._show(wanted, suite)
+        ]
+        if len(packages) != len(wanted):
+            raise BuildFailed(f"apt described {len(packages)} of {len(wanted)} packages", where=f"apt, {suite}")
+        return tuple(sorted(packages, key=lambda package: package.name))
+
+
+def _of_suite(apt: PrivateApt, name: str, suite: str, records: list[dict[str, str]]) -> dict[str, str]:
+    """The record of a source package that one suite holds, when the root reads several suites."""
+    done = run_captured(["apt-get", "source", "--print-uris", "-qq", "-t", suite, name], apt._env())
+    for record in records:
+        bare = record["Version"].split(":", 1)[-1]
+        if f"{name}_{bare}.dsc" in unquote(done.stdout):
+            return record
+    raise FetchFailed(f"no source package {name}", where=f"apt, {suite}", hint="mend the recipe")
+
+
+def _paragraphs(text: str) -> list[dict[str, str]]:
+    """Debian control paragraphs as mappings; continuation lines are joined with line feeds."""
+    found = []
+    for block in re.split(r"\n\s*\n", text):
+        fields: dict[str, str] = {}
+        key = ""
+        for line in block.splitlines():
+            if line[:1].isspace():
+                fields[key] = f"{fields[key]}\n{line.strip()}"
+            elif ":" in line:
+                key, value = line.split(":", 1)
+                fields[key] = value.strip()
+        if fields:
+            found.append(fields)
+    return found
+
+
+def first_error(text: str) -> str:
+    """The first reason that apt gives in its output, as one line."""
+    for line in text.splitlines():
+        if line.startswith("E:"):
+            return " ".join(line.removeprefix("E:").split())
+    return " ".join(text.split())[:300] or "apt gave no reason"

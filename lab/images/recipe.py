@@ -1,0 +1,49 @@
+"""Recipes: which packages a tool directory, a kernel or a root file system is made of.
+
+One YAML file for each in provision/images/. Every list may be absent: ``with_dependencies`` (packages and all they depend on), ``alone``
+(just these files), ``behind`` (the package that a meta package names), ``sources`` (upstream tarballs); lists of another
+suite than the guest's own stand below ``from: {SUITE: {...}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import yaml
+
+from lab.errors import BuildFailed
+from lab.images.apt import PrivateApt
+from lab.images.lock import Package
+from lab.paths import RECIPES
+
+
+class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to take from one suite."""
+
+    with_dependencies: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def resolve(self, apt: PrivateApt, suite: str) -> tuple[Package, ...]:
+        """What the archive has for these lists now."""
+        behind = tuple(apt.depended_on(suite, meta) for meta in self.behind)
+        return (
+            *apt.with_dependencies(suite, self.with_dependencies),
+            *apt.alone(suite, self.alone + behind),
+            *apt.sources(suite, self.sources),
+        )
+
+
+def load(name: str) -> dict[str, Lists]:
+    """A recipe's lists by suite; the guest's own suite has the key ``""``."""
+    path = RECIPES / f"{name}.yml"
+    try:
+        content: Mapping[str, Any] = yaml.safe_load(path.read_text())
+        own = {key: value for key, value in content.items() if key != "from"}
+        found = {"": own, **content.get("from", {})}
+        return {suite: msgspec.convert(lists, Lists) for suite, lists in found.items()}
+    except (OSError, yaml.YAMLError, msgspec.ValidationError, AttributeError) as error:
+        raise BuildFailed(f"not a recipe: {error}", where=f"provision/images/{name}.yml") from error

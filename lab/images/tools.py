@@ -1,0 +1,84 @@
+"""The tool directory: Debian 13's QEMU, e2fsprogs, kmod and Python, run in place on any Debian host without root.
+
+Programs start through the directory's own dynamic loader, so neither their libraries nor their version depend on the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import paths
+from lab.errors import MissingTool
+from lab.images import fetch
+from lab.images.apt import DEBIAN_ARCHITECTURES, host_architecture
+from lab.images.fetch import PackageSet
+from lab.images.store import Store, key_of
+from lab.images.unpack import unpack
+from lab.steps import step
+
+TOOLS_SUITE = "trixie"
+_LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
+_TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+_FORMAT = 2
+"""Raised when the way the directory is laid out changes."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """One unpacked tool directory; ``versions`` maps the recipe's own packages to their versions."""
+
+    root: Path
+    key: str
+    versions: dict[str, str]
+
+    def command(self, program: str) -> list[str]:
+        """The argv that starts a program of this directory; raises MissingTool when it has none of that name."""
+        for folder in ("usr/bin", "usr/sbin"):
+            path = self.root / folder / program
+            if path.exists():
+                break
+        else:
+            raise MissingTool(f"no {program}", where=str(self.root))
+        host = host_architecture()
+        libraries = self.root / "usr/lib" / _TRIPLETS[host]
+        folders = [libraries, *(p for p in sorted(libraries.iterdir()) if p.is_dir() and any(p.glob("lib*.so*")))]
+        argv = [str(self.root / _LOADERS[host]), "--library-path", ":".join(map(str, folders)), str(path)]
+        if program.startswith("qemu-system-"):
+            for share in ("usr/share/qemu", "usr/share/seabios"):
+                argv += ["-L", str(self.root / share)]
+        return argv
+
+
+def _ensure(recipe: str) -> Tools:
+    host = host_architecture()
+    if host not in DEBIAN_ARCHITECTURES:
+        raise MissingTool(
+            f"no tools for a {host} host", where="images", hint=f"hosts: {', '.join(DEBIAN_ARCHITECTURES)}"
+        )
+    store = Store()
+
+    def use(chosen: PackageSet) -> Path:
+        key = key_of({"packages": chosen.hashes(), "format": _FORMAT})
+
+        def build(folder: Path) -> None:
+            with step(f"Make the tool directory {recipe} (Debian {TOOLS_SUITE})"):
+                files = fetch.fetch(chosen.packages)
+                unpack(files.values(), folder, paths.cache() / "logs" / f"{recipe}.log")
+
+        return store.ensure("tools", key, build)
+
+    root = fetch.building(recipe, TOOLS_SUITE, host, use)
+    chosen = fetch.locked_set(recipe, TOOLS_SUITE, host)
+    versions = {package.name: package.version for package in chosen.packages}
+    return Tools(root, root.name, versions)
+
+
+def utilities() -> Tools:
+    """e2fsprogs, kmod, qemu-img and Python 3.13; fetched and unpacked at the first call."""
+    return _ensure("tools")
+
+
+def emulator(architecture: str) -> Tools:
+    """QEMU's system emulator for guests of one architecture; fetched and unpacked at the first call."""
+    return _ensure(f"emulator-{architecture}")
