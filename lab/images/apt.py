@@ -122,6 +122,9 @@ APT::Architectures {{ "{debian}"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Acquire::Languages "none";
+Acquire::GzipIndexes "true";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
 """
         )
         with step(f"Read the package indexes of {', '.join(suites)} ({debian})"):

@@ -24,7 +24,7 @@ def unpack(packages: Iterable[Path], root: Path, log: Path, *, at_once: int = 2)
     files = list(packages)
     with step(f"Unpack {len(files)} packages"), ThreadPoolExecutor(at_once) as pool:
         # dpkg-deb -x would replace a link by a package's own folder of that name; tar is told to keep it.
-        shell = 'dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink --no-same-owner -f - -C "$2"'
+        shell = 'dpkg-deb --fsys-tarfile "$1" | tar -x -p --keep-directory-symlink --no-same-owner -f - -C "$2"'
         jobs = [
             pool.submit(run, ["bash", "-o", "pipefail", "-c", shell, "unpack", file, root], what=file.name, log=log)
             for file in files
