@@ -1,0 +1,55 @@
+# faultlab: `make` lists the targets. Every target sets up what it needs by itself.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+LAB := $(PYTHON) -m lab
+BOOTSTRAP := provision/host/bootstrap
+GUESTS ?=
+
+.PHONY: help lab test lint doctor up down shell report lock bench clean environment environment-dev
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all).
+	@$(LAB) lab --guests "$(GUESTS)"
+
+test: environment-dev ## Run every test, on real guests too.
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: environment-dev ## Check types, style, playbooks and YAML.
+	@$(LAB) lint
+
+doctor: environment ## Say what this machine has and lacks, and why acceleration is on or off.
+	@$(LAB) doctor
+
+up: environment ## Start guests that stay (GUESTS="a b" or all).
+	@$(LAB) up --guests "$(GUESTS)"
+
+down: environment ## Stop the guests that stayed.
+	@$(LAB) down --guests "$(GUESTS)"
+
+shell: environment ## Open a shell in a guest: make shell GUEST=...
+	@$(LAB) shell "$(GUEST)"
+
+report: environment ## Make the report of the newest results again, offline.
+	@$(LAB) report
+
+lock: environment ## Renew the lock of package versions from the mirror.
+	@$(LAB) lock
+
+bench: environment ## Print the numbers of the benchmark: start, warm run, cost of a reading.
+	@$(LAB) bench
+
+clean: ## Remove the virtual environment, results and the cache.
+	@if [ -x $(PYTHON) ]; then $(LAB) clean; fi
+	@rm -rf $(VENV)
+
+environment:
+	@$(BOOTSTRAP) $(VENV)
+
+environment-dev:
+	@$(BOOTSTRAP) $(VENV) dev
