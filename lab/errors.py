@@ -136,5 +136,11 @@ class MissingTool(LabError):
     exit_code = 25
 
 
+class Unreachable(LabError):
+    """No SSH to a machine that should answer: nobody there, or it does not let the key in."""
+
+    exit_code = 26
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
