@@ -1,0 +1,84 @@
+"""The command line: the same verbs as make's targets, with exit codes that make cannot pass on.
+
+A command's module is imported only when it is called, so that ``python -m lab --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from lab import errors
+
+_EXIT_CODES = """exit codes:
+  0  every count is as predicted
+  1  a count is not as predicted
+  2  the lab itself failed (wrong use of a command included)
+  3  there is no result
+  10 and up  one for each kind of error: lab/errors.py lists them
+  130  interrupted"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab",
+        description="A reproducible laboratory for page faults and lazy allocation.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, *, guests: bool = False) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        if guests:
+            command.add_argument("--guests", default="", help='names ("a b"), or all; default: this architecture\'s')
+        return command
+
+    add("lab", "start the guests, measure, compare, report", guests=True)
+    add("up", "start guests that stay until `down`", guests=True)
+    add("down", "stop guests that stayed; all of them by default", guests=True)
+    shell = add("shell", "open a shell in a guest")
+    shell.add_argument("guest", help="its name")
+    shell.add_argument("remote_command", nargs="*", metavar="COMMAND", help="a command to run instead of a shell")
+    report = add("report", "make the report of a stored result again, offline")
+    report.add_argument("--result", default="latest", help="its id (default: latest)")
+    add("guests", "list the declared guests")
+    add("images", "fetch and build what the guests boot from", guests=True)
+    add("payload", "build what is installed in the guests; prints the folders", guests=True)
+    add("doctor", "say what this machine has and lacks")
+    add("lint", "check types, style, playbooks and YAML")
+    add("lock", "renew the lock of package versions from the mirror")
+    add("bench", "print the benchmark's numbers")
+    add("clean", "remove the results and the cache")
+    return parser
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    # A terminated or hung-up command cleans up as an interrupted one does.
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code, errors printed as one line on stderr."""
+    parsed = _parser().parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
+    try:
+        command = importlib.import_module(f"lab.commands.{parsed.command}")
+        return int(command.run(parsed))
+    except errors.LabError as error:
+        print(f"faultlab: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("faultlab: interrupted; nothing was left running", file=sys.stderr)
+        return errors.INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"faultlab: {error.filename or 'the disk'}: no space left; free some and run again", file=sys.stderr)
+        return errors.DiskFull.exit_code

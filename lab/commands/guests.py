@@ -1,0 +1,30 @@
+"""``guests``: list what the matrix declares."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from lab import matrix
+from lab.images.apt import host_architecture
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one row for each declared guest; those that run by default are marked."""
+    declared = matrix.load()
+    default = declared.default(host_architecture())
+    table = Table("guest", "libc", "architecture", "page", "suite", "provider", "by default", box=None)
+    for guest in declared.guests:
+        table.add_row(
+            guest.name,
+            f"{guest.libc} {guest.libc_version}",
+            guest.architecture,
+            f"{guest.page_size // 1024} KiB",
+            guest.suite,
+            guest.provider,
+            "yes" if guest in default else "",
+        )
+    Console().print(table)
+    return 0

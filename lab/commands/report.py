@@ -1,0 +1,13 @@
+"""``report``: make the reports of a stored result again; reads stored runs only."""
+
+from __future__ import annotations
+
+import argparse
+
+from lab.reporting import report
+from lab.results import store
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write comparison.json and report.html anew and print the table; the exit code is the comparison's verdict."""
+    return int(report(store.load(arguments.result)))
