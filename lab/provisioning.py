@@ -1,0 +1,270 @@
+"""Bring started guests to the documented set-up: runs Ansible on provision/, says how each guest fared.
+
+All guests are provisioned by one ``ansible-playbook``, side by side. The state a guest is in afterwards is
+known by :func:`provisioned_key`: whoever keeps a snapshot under that key need not run Ansible again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from lab import paths
+from lab.errors import BuildFailed, LabError, MissingTool, ProvisionFailed, WrongGuest, WrongWheel
+from lab.process import run
+
+CONTROL_PERSIST = 30
+"""Seconds an idle SSH connection is kept between two tasks."""
+
+
+class Address(Protocol):
+    """Where a guest's SSH server is and how to prove that it is the right one."""
+
+    @property
+    def host(self) -> str:
+        """Host name or address."""
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
+
+    @property
+    def user(self) -> str:
+        """Who logs in; anybody but root uses sudo."""
+
+    @property
+    def key_file(self) -> Path | None:
+        """Private key; None for what the user's own SSH agent and configuration offer."""
+
+    @property
+    def known_hosts(self) -> Path | None:
+        """File with the host key; None for the user's own."""
+
+    @property
+    def host_key_alias(self) -> str | None:
+        """Name under which the host key is known, when it is not host and port."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One guest to provision."""
+
+    guest: str
+    address: Address
+    payload: Path
+    """Folder with the programs, the faultprobe wheel and installer.whl for this guest."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Kernel settings that differ from inventory/group_vars: wanted value by path."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    """Further Ansible variables for this guest."""
+
+
+class HostRecap(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tasks of each outcome one guest had."""
+
+    ok: int
+    changed: int
+    failures: int
+    unreachable: int
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The task that ended a guest's provisioning."""
+
+    host: str
+    task: str
+    message: str
+    error: str | None = None
+
+
+class ChangedTask(msgspec.Struct, frozen=True):
+    """A task that changed something on a guest."""
+
+    host: str
+    task: str
+
+
+class Recap(msgspec.Struct, frozen=True):
+    """How a run of the playbook ended: what provision/callback_plugins/faultlab_recap.py writes."""
+
+    hosts: dict[str, HostRecap]
+    changed: list[ChangedTask]
+    failures: list[Failure]
+
+
+def provision(
+    targets: Sequence[Target], *, log: Path, inventory: Path = paths.INVENTORY, strategy: str | None = None
+) -> Recap:
+    """Provision all targets side by side; returns only when every one of them is in the documented state.
+
+    Ansible's output is appended to ``log``. ``strategy`` is an Ansible strategy; by default mitogen's where
+    this Python has it, because it is five times faster under emulation, else Ansible's own.
+
+    Raises WrongWheel when a payload's wheel does not fit the guest, WrongGuest when the host key is not the
+    guest's, ProvisionFailed with the failing task's one line for every other failure, MissingTool without
+    Ansible. An exception, Ctrl-C included, kills Ansible with everything it started.
+    """
+    if importlib.util.find_spec("ansible") is None:
+        hint = "install the project's requirements"
+        raise MissingTool("this Python has no ansible-core", where="provisioning", hint=hint)
+    with tempfile.TemporaryDirectory(prefix="ansible-", dir=paths.runtime()) as name:
+        folder = Path(name)
+        addresses = folder / "addresses.json"
+        addresses.write_text(json.dumps(_inventory(targets)))
+        report = folder / "recap.json"
+        argv: list[str | os.PathLike[str]] = [sys.executable, "-m", "ansible", "playbook"]
+        argv += ["--inventory", inventory / "guests.yml"]
+        argv += ["--inventory", addresses, "--inventory", inventory / "keyed-groups.yml"]
+        argv += ["--limit", ",".join(target.guest for target in targets), paths.PROVISION / "site.yml"]
+        environment = _environment(folder, report, len(targets), strategy)
+        failed: BuildFailed | None = None
+        with _connections_ended(folder):
+            try:
+                run(argv, what="ansible-playbook", log=log, env=environment)
+            except BuildFailed as error:
+                failed = error
+        recap = _read(report)
+    if recap is None or (failed and not recap.failures):
+        what = "ansible-playbook ended before its recap"
+        raise ProvisionFailed(what, where="provisioning", hint=str(failed))
+    if recap.failures:
+        raise _error(recap.failures, log)
+    missing = [target.guest for target in targets if target.guest not in recap.hosts]
+    if missing:
+        raise ProvisionFailed("Ansible did nothing there", where=", ".join(missing), hint=f"log: {log}")
+    return recap
+
+
+def provisioned_key(image_key: str, payload_key: str, settings: Mapping[str, str] | None = None) -> str:
+    """The name of the state that provisioning this image with this payload leads to: a sha256 in hexadecimal.
+
+    It covers the image, the payload, the settings that differ, and every file that Ansible reads: provision/
+    without the image recipes, and the variables of the inventory.
+    """
+    digest = hashlib.sha256()
+    parts = [image_key, payload_key, json.dumps(dict(settings or {}), sort_keys=True)]
+    parts += [f"{name} {content}" for name, content in _playbook_files()]
+    for part in parts:
+        digest.update(f"{len(part)}:{part}".encode())
+    return digest.hexdigest()
+
+
+def _playbook_files() -> Iterator[tuple[str, str]]:
+    """Name and sha256 of each file that decides what provisioning does, in a fixed order."""
+    folders = (paths.PROVISION, paths.INVENTORY / "group_vars", paths.INVENTORY / "host_vars")
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            if file.is_relative_to(paths.RECIPES) or "__pycache__" in file.parts or not file.is_file():
+                continue
+            yield file.relative_to(paths.REPOSITORY).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _inventory(targets: Sequence[Target]) -> dict[str, Any]:
+    """An inventory in Ansible's form that adds to each guest how to reach it and what to give it."""
+    return {"all": {"hosts": {target.guest: _variables(target) for target in targets}}}
+
+
+def _variables(target: Target) -> dict[str, Any]:
+    address = target.address
+    options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
+    if address.key_file:
+        options += ["-o", "IdentitiesOnly=yes"]
+    if address.known_hosts:
+        options += ["-o", f'UserKnownHostsFile="{address.known_hosts}"', "-o", "GlobalKnownHostsFile=none"]
+    if address.host_key_alias:
+        options += ["-o", f"HostKeyAlias={address.host_key_alias}"]
+    variables: dict[str, Any] = {
+        "ansible_host": address.host,
+        "ansible_port": address.port,
+        "ansible_user": address.user,
+        "ansible_ssh_common_args": shlex.join(options),
+        "faultlab_payload": os.fspath(target.payload.absolute()),
+        "faultlab_kernel_settings_extra": dict(target.settings),
+    }
+    if address.key_file:
+        variables["ansible_ssh_private_key_file"] = os.fspath(address.key_file)
+    return {**variables, **target.variables}
+
+
+def _environment(folder: Path, report: Path, forks: int, strategy: str | None) -> dict[str, str]:
+    """The environment of one run: none of the caller's Ansible settings, what is temporary in ``folder``."""
+    own = ("ANSIBLE_", "MITOGEN_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    plugins = _mitogen_strategies()
+    chosen = strategy or ("mitogen_linear" if plugins else "linear")
+    return {
+        **kept,
+        "ANSIBLE_CONFIG": os.fspath(paths.PROVISION / "ansible.cfg"),
+        "ANSIBLE_STRATEGY": chosen,
+        **({"ANSIBLE_STRATEGY_PLUGINS": os.fspath(plugins)} if plugins else {}),
+        # ansible-core warns about every strategy that is not its own.
+        "ANSIBLE_DEPRECATION_WARNINGS": "False",
+        "ANSIBLE_FORKS": str(forks),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CALLBACKS_ENABLED": "faultlab_recap",
+        "FAULTLAB_RECAP": os.fspath(report),
+        "ANSIBLE_HOME": os.fspath(folder),
+        "ANSIBLE_LOCAL_TEMP": os.fspath(folder / "tmp"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": os.fspath(folder / "c"),
+        "ANSIBLE_SSH_ARGS": f"-o ControlMaster=auto -o ControlPersist={CONTROL_PERSIST}s",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def _mitogen_strategies() -> Path | None:
+    """The folder of mitogen's strategy plugins, where this Python has mitogen."""
+    found = importlib.util.find_spec("ansible_mitogen")
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "plugins" / "strategy"
+
+
+@contextlib.contextmanager
+def _connections_ended(folder: Path) -> Iterator[None]:
+    """End the SSH connections that Ansible keeps open, whatever happens: they would outlive it."""
+    try:
+        yield
+    finally:
+        for socket in (folder / "c").glob("*"):
+            subprocess.run(
+                ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "faultlab"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=10,
+                check=False,
+            )
+
+
+def _read(report: Path) -> Recap | None:
+    try:
+        return msgspec.json.decode(report.read_bytes(), type=Recap)
+    except FileNotFoundError:
+        return None
+
+
+def _error(failures: Sequence[Failure], log: Path) -> LabError:
+    """The first failure as an error; the names of other guests that failed go into its hint."""
+    first = failures[0]
+    also = sorted({failure.host for failure in failures} - {first.host})
+    hint = f"log: {log}" + (f"; also failed: {', '.join(also)}" if also else "")
+    if first.error == "wrong_wheel":
+        return WrongWheel(first.message, where=first.host, hint=hint)
+    if first.error == "unreachable" and "host key" in first.message.lower():
+        return WrongGuest(first.message, where=first.host, hint=hint)
+    if first.error == "unreachable":
+        return ProvisionFailed(f"cannot be reached: {first.message}", where=first.host, hint=hint)
+    return ProvisionFailed(f"{first.task}: {first.message}", where=first.host, hint=hint)
