@@ -1,0 +1,7 @@
+"""`python -m faultprobe`."""
+
+import sys
+
+from faultprobe.cli import main
+
+sys.exit(main())

@@ -1,0 +1,44 @@
+"""The certificate: proof, made in the measuring process itself, that measuring changes nothing."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from faultprobe import _native
+from faultprobe.document import Certificate, Cost
+
+IDLE_READINGS = 1000
+BATCHES = 32
+READINGS_PER_BATCH = 100
+
+
+def _cost(who: int) -> Cost:
+    readings, bare = _native.reading_costs(who, BATCHES, READINGS_PER_BATCH)
+    return {
+        "min_ns": round(min(readings), 1),
+        "median_ns": round(median(readings), 1),
+        "bare_min_ns": round(min(bare), 1),
+        "bare_median_ns": round(median(bare), 1),
+        "ratio": round(min(readings) / min(bare), 3),
+    }
+
+
+def make(idle_readings: int = IDLE_READINGS) -> Certificate:
+    """Takes `idle_readings` readings back to back and times batches of them.
+
+    The rise between the first and the last is in faults and must be 0; costs are nanoseconds for one
+    reading, for the whole process (RUSAGE_SELF) and for one thread (RUSAGE_THREAD).
+    Raises ValueError for fewer than 2 readings, OSError when getrusage is refused.
+    """
+    minor, major = _native.idle_rise(_native.RUSAGE_SELF, idle_readings)
+    return {
+        "idle_readings": idle_readings,
+        "idle_rise_minor": minor,
+        "idle_rise_major": major,
+        "cost": {"self": _cost(_native.RUSAGE_SELF), "thread": _cost(_native.RUSAGE_THREAD)},
+    }
+
+
+def holds(certificate: Certificate) -> bool:
+    """Whether the idle rise was 0."""
+    return certificate["idle_rise_minor"] == 0 and certificate["idle_rise_major"] == 0

@@ -1,0 +1,166 @@
+"""The command line: one command for each thing faultprobe does.
+
+Modules are imported by the command that needs them: under emulation an import is felt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from faultprobe.version import __version__
+
+EXIT_OK = 0
+EXIT_NOT_AS_PREDICTED = 1
+EXIT_BAD_ARGUMENTS = 2
+EXIT_REFUSED = 3
+
+EXIT_CODES = """\
+exit codes:
+  0  done, and every count as predicted
+  1  done, but a count was not: the idle rise was above 0
+  2  bad arguments
+  3  the system refused (one line says what)
+"""
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def size(text: str) -> int:
+    """A size in bytes from "4096", "64KiB", "1MiB" or "2GiB". Raises argparse's error for anything else."""
+    found = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text)
+    if not found or found.group(2) not in UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 64KiB, 1MiB or 2GiB")
+    bytes_ = int(found.group(1)) * UNITS[found.group(2)]
+    if not 1 <= bytes_ <= sys.maxsize:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range: 1 byte to {sys.maxsize} bytes")
+    return bytes_
+
+
+def say(document: object, arguments: argparse.Namespace, to_text: Callable[[], str]) -> None:
+    """The document as JSON to the file named by --json, or as text to standard output."""
+    from faultprobe import document as documents
+
+    if arguments.json is None:
+        print(to_text())
+    else:
+        documents.write(document, arguments.json)
+
+
+def counters_command(arguments: argparse.Namespace) -> int:
+    import faultprobe
+
+    read = faultprobe.thread_counters if arguments.thread else faultprobe.counters
+    now = read()
+    say(
+        {"minor": now.minor, "major": now.major},
+        arguments,
+        lambda: f"minor {now.minor}\nmajor {now.major}",
+    )
+    return EXIT_OK
+
+
+def facts_command(arguments: argparse.Namespace) -> int:
+    from faultprobe import facts, text
+
+    collected = facts.collect()
+    say(collected, arguments, lambda: text.facts(collected))
+    return EXIT_OK
+
+
+def certificate_command(arguments: argparse.Namespace) -> int:
+    from faultprobe import certificate, text
+
+    made = certificate.make()
+    say(made, arguments, lambda: text.certificate(made))
+    return EXIT_OK if certificate.holds(made) else EXIT_NOT_AS_PREDICTED
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    if arguments.no_aslr:
+        exec_without_aslr()
+    from faultprobe import certificate, text
+    from faultprobe.run import run
+
+    made = run([arguments.experiment], arguments.size)
+    say(made, arguments, lambda: text.run(made))
+    return EXIT_OK if certificate.holds(made["certificate"]) else EXIT_NOT_AS_PREDICTED
+
+
+def exec_without_aslr() -> None:
+    """Returns at once when ASLR is off for this process; otherwise turns it off and runs the command anew.
+
+    Only exec lays out an address space, so the flag has to be set one image before the measured one.
+    """
+    from faultprobe import _native
+    from faultprobe.facts import ADDR_NO_RANDOMIZE
+
+    personality = _native.get_personality()
+    if personality & ADDR_NO_RANDOMIZE:
+        return
+    _native.set_personality(personality | ADDR_NO_RANDOMIZE)
+    command = getattr(sys, "orig_argv", None) or [sys.executable, "-m", "faultprobe", *sys.argv[1:]]
+    os.execv(sys.executable, [sys.executable, *command[1:]])
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_ARGUMENTS, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = Parser(
+        prog="faultprobe",
+        description="Count, certify and attribute the page faults of this machine.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"faultprobe {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], help_: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=help_,
+            description=help_,
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.add_argument("--json", metavar="FILE", help='write JSON to FILE ("-" is standard output)')
+        made.set_defaults(function=function)
+        return made
+
+    counters = command("counters", counters_command, "The fault counters of this process.")
+    counters.add_argument("--thread", action="store_true", help="of its main thread alone")
+    command("facts", facts_command, "What this machine and process are, as far as counts depend on it.")
+    command("certificate", certificate_command, "Proof that a reading causes no fault, and its cost.")
+    run = command("run", run_command, "One experiment in this fresh process, with certificate and facts.")
+    run.add_argument(
+        "--experiment", choices=["lazy-malloc"], default="lazy-malloc", help="default: lazy-malloc"
+    )
+    run.add_argument(
+        "--size", type=size, default=1 << 20, metavar="SIZE", help="4096, 64KiB, 1MiB (default), ..."
+    )
+    run.add_argument(
+        "--no-aslr", action="store_true", help="switch address randomization off and start again"
+    )
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code. A refusal of the system is one line on standard error."""
+    arguments = parser().parse_args(argv)
+    try:
+        function: Callable[[argparse.Namespace], int] = arguments.function
+        return function(arguments)
+    except OSError as error:
+        print(f"faultprobe: {error}", file=sys.stderr)
+        return EXIT_REFUSED

@@ -1,0 +1,122 @@
+"""The experiments: named sequences of phases, run in C, told in pages and faults."""
+
+from __future__ import annotations
+
+import os
+from itertools import groupby
+
+from faultprobe import _native, procfs
+from faultprobe.document import Details, Experiment, FunctionPlace, PageRun, Phase
+
+LAZY_MALLOC = "lazy-malloc"
+EXPERIMENTS = (LAZY_MALLOC,)
+DEFAULT_SIZE = 1 << 20
+SCOPES = {"self": _native.RUSAGE_SELF, "thread": _native.RUSAGE_THREAD}
+
+# Bits of one byte of page state, as lazy_malloc.c writes them.
+PAGE_PRESENT, PAGE_SWAPPED, PAGE_FILE_OR_SHARED, PAGE_EXCLUSIVE = 1, 2, 4, 8
+
+
+def lazy_malloc(size_bytes: int = DEFAULT_SIZE, scope: str = "self", fill_value: int = 0) -> Experiment:
+    """malloc(size), memset, memset again, with the counters behind each step.
+
+    `scope` says whose counters: "self" for the process, "thread" for this thread alone.
+    libc remembers earlier allocations, so the numbers are those of a program only in a process that
+    has done little before: the command line runs one experiment in a fresh process.
+    Raises ValueError for a size below 1 byte, OSError with libc's errno when malloc refuses.
+    """
+    raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value)
+    start, after_malloc, before_memset, after_memset, after_second = raw["readings"]
+    return {
+        "name": LAZY_MALLOC,
+        "parameters": {"size_bytes": size_bytes},
+        "phases": [
+            _phase("initial", start, start),
+            _phase("malloc", start, after_malloc),
+            _phase("memset", before_memset, after_memset),
+            _phase("memset again", after_memset, after_second),
+        ],
+        "details": _details(raw, scope, fill_value, after_malloc, before_memset),
+    }
+
+
+def _phase(name: str, before: tuple[int, int], after: tuple[int, int]) -> Phase:
+    return {
+        "name": name,
+        "minor": after[0],
+        "major": after[1],
+        "rise_minor": after[0] - before[0],
+        "rise_major": after[1] - before[1],
+    }
+
+
+def _details(
+    raw: _native.LazyMalloc,
+    scope: str,
+    fill_value: int,
+    before_look: tuple[int, int],
+    after_look: tuple[int, int],
+) -> Details:
+    page_size = os.sysconf("SC_PAGE_SIZE")
+    mappings = procfs.maps()
+    libc = procfs.mapping_at(mappings, raw["getrusage"])
+    window = window_pages(libc.path) if libc is not None else None
+    after_malloc, after_memset = raw["states_after_malloc"], raw["states_after_memset"]
+    return {
+        "buffer_address": raw["buffer"],
+        "buffer_page_offset": raw["buffer"] % page_size,
+        "pages_spanned": raw["pages"],
+        "pages_touched_after_malloc": touched(after_malloc),
+        "touched_after_malloc": touched_runs(after_malloc),
+        "pages_touched_after_memset": touched(after_memset),
+        "look_rise_minor": after_look[0] - before_look[0],
+        "look_rise_major": after_look[1] - before_look[1],
+        "fill_value": fill_value,
+        "scope": scope,
+        "mapping": _kind_of_mapping(mappings, raw["buffer"], raw["program_break"]),
+        "fault_around_pages": window,
+        "functions": {
+            "malloc": _place(raw["malloc"], page_size, window),
+            "memset": _place(raw["memset"], page_size, window),
+            "getrusage": _place(raw["getrusage"], page_size, window),
+        },
+    }
+
+
+def _kind_of_mapping(mappings: list[procfs.Mapping], address: int, program_break: int) -> str:
+    heap = next((each for each in mappings if each.path == "[heap]"), None)
+    return "heap" if heap is not None and heap.start <= address < program_break else "mmap"
+
+
+def window_pages(path: str) -> int | None:
+    """The fault-around window in pages, measured on the mapped file `path`; None when it cannot be."""
+    try:
+        return _native.measure_fault_around(path) // os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def _place(address: int, page_size: int, window: int | None) -> FunctionPlace:
+    page = address // page_size
+    return {"address": address, "page": page, "window_residue": page % window if window else None}
+
+
+def touched(states: bytes | None) -> int | None:
+    """Pages of the buffer in memory or in swap; None when pagemap could not be read."""
+    if states is None:
+        return None
+    return sum(1 for state in states if state & (PAGE_PRESENT | PAGE_SWAPPED))
+
+
+def touched_runs(states: bytes | None) -> list[PageRun] | None:
+    """The touched pages as runs of neighbours, in order."""
+    if states is None:
+        return None
+    runs: list[PageRun] = []
+    first = 0
+    for is_touched, group in groupby(states, lambda state: bool(state & (PAGE_PRESENT | PAGE_SWAPPED))):
+        count = sum(1 for _ in group)
+        if is_touched:
+            runs.append({"first": first, "count": count})
+        first += count
+    return runs

@@ -1,0 +1,34 @@
+"""Making a Run: the experiments first, then the certificate, then the facts.
+
+The order is part of the method: gathering facts allocates, frees and may start a process, all of which
+would change the state of libc that an experiment finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from faultprobe import certificate, experiment, facts
+from faultprobe.document import SCHEMA_VERSION, Run
+
+
+def run(
+    experiments: Sequence[str] = experiment.EXPERIMENTS, size_bytes: int = experiment.DEFAULT_SIZE
+) -> Run:
+    """Runs the named experiments in this process and returns the whole document.
+
+    Raises ValueError for an unknown experiment or a size below 1 byte, OSError when the system refuses.
+    """
+    unknown = [name for name in experiments if name not in experiment.EXPERIMENTS]
+    if unknown:
+        raise ValueError(f"no experiment named {unknown[0]!r}; there is {', '.join(experiment.EXPERIMENTS)}")
+    results = [experiment.lazy_malloc(size_bytes) for _ in experiments]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "faultprobe": facts.identity(),
+        "certificate": certificate.make(),
+        "facts": facts.collect(),
+        "experiments": results,
+    }

@@ -1,0 +1,82 @@
+/* The module faultprobe._native: its functions, its one type, and who compiled it. */
+#include "native.h"
+
+#ifdef __clang__
+#define COMPILER __VERSION__
+#else
+#define COMPILER "GCC " __VERSION__
+#endif
+
+static PyMethodDef methods[] = {
+    {"counters", counters_self, METH_NOARGS, "counters() -> Counters of this process"},
+    {"thread_counters", counters_thread, METH_NOARGS,
+     "thread_counters() -> Counters of this thread"},
+    {"lazy_malloc", lazy_malloc, METH_VARARGS, "lazy_malloc(who, size, value) -> dict"},
+    {"idle_rise", idle_rise, METH_VARARGS, "idle_rise(who, count) -> (minor, major)"},
+    {"reading_costs", reading_costs, METH_VARARGS,
+     "reading_costs(who, batches, count) -> (readings, bare), nanoseconds per call"},
+    {"libc_identity", libc_identity, METH_NOARGS, "libc_identity() -> (family, version or None)"},
+    {"libc_address", libc_address, METH_NOARGS, "libc_address() -> an address in libc's text"},
+    {"get_personality", get_personality, METH_NOARGS, "get_personality() -> int"},
+    {"set_personality", set_personality, METH_VARARGS, "set_personality(persona)"},
+    {"debugfs_open", debugfs_open, METH_VARARGS, "debugfs_open(name, flags) -> descriptor"},
+    {"measure_fault_around", measure_fault_around, METH_VARARGS,
+     "measure_fault_around(path) -> bytes one read fault makes present"},
+    {NULL, NULL, 0, NULL},
+};
+
+static int module_exec(PyObject *module)
+{
+    if (counters_add_type(module) != 0)
+        return -1;
+    if (PyModule_AddStringConstant(module, "COMPILER", COMPILER) != 0)
+        return -1;
+    if (PyModule_AddIntConstant(module, "RUSAGE_SELF", RUSAGE_SELF) != 0 ||
+        PyModule_AddIntConstant(module, "RUSAGE_THREAD", RUSAGE_THREAD) != 0)
+        return -1;
+    return 0;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    struct module_state *state = PyModule_GetState(module);
+
+    Py_VISIT(state->counters_type);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    struct module_state *state = PyModule_GetState(module);
+
+    Py_CLEAR(state->counters_type);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    module_clear(module);
+}
+
+/* A slot holds a function as void *, which ISO C does not convert but POSIX guarantees. */
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)module_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "faultprobe._native",
+    .m_doc = "The part of faultprobe that must not be Python: readings, experiments, perf.",
+    .m_size = sizeof(struct module_state),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,68 @@
+/*
+ * What the files of the extension share: one reading of the fault counters, and the functions that
+ * module.c offers to Python.
+ */
+#ifndef FAULTPROBE_NATIVE_H
+#define FAULTPROBE_NATIVE_H
+
+/* Python.h first: it may define _GNU_SOURCE and _FILE_OFFSET_BITS itself, with these same values.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#ifndef _FILE_OFFSET_BITS
+#define _FILE_OFFSET_BITS 64
+#endif
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+
+/* The two fault counters of getrusage(2), in faults. */
+struct reading {
+    long minor;
+    long major;
+};
+
+/*
+ * One reading. Inline, so that the measured code of each experiment is one run of instructions in
+ * one object; the only libc text it enters is getrusage.
+ */
+static inline int take_reading(int who, struct reading *into)
+{
+    struct rusage usage;
+
+    if (getrusage(who, &usage) != 0)
+        return -1;
+    into->minor = usage.ru_minflt;
+    into->major = usage.ru_majflt;
+    return 0;
+}
+
+struct module_state {
+    PyTypeObject *counters_type;
+};
+
+/* counters.c */
+int counters_add_type(PyObject *module);
+PyObject *counters_self(PyObject *module, PyObject *unused);
+PyObject *counters_thread(PyObject *module, PyObject *unused);
+
+/* lazy_malloc.c */
+PyObject *lazy_malloc(PyObject *module, PyObject *args);
+
+/* certificate.c */
+PyObject *idle_rise(PyObject *module, PyObject *args);
+PyObject *reading_costs(PyObject *module, PyObject *args);
+
+/* machine.c */
+PyObject *libc_identity(PyObject *module, PyObject *unused);
+PyObject *libc_address(PyObject *module, PyObject *unused);
+PyObject *get_personality(PyObject *module, PyObject *unused);
+PyObject *set_personality(PyObject *module, PyObject *args);
+PyObject *debugfs_open(PyObject *module, PyObject *args);
+PyObject *measure_fault_around(PyObject *module, PyObject *args);
+
+#endif
