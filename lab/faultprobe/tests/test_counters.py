@@ -27,7 +27,7 @@ def touch_pages(count: int) -> None:
 
 
 def join_for_good(thread: threading.Thread) -> None:
-    """Thread.join returns when the Python part has ended; the kernel's thread still runs, and faults, a while."""
+    """Thread.join returns when the Python part has ended; the thread itself runs, and faults, a while."""
     thread.join()
     while len(list(Path("/proc/self/task").iterdir())) > 1:
         time.sleep(0.001)

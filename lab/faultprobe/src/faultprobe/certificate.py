@@ -26,7 +26,8 @@ def _cost(who: int) -> Cost:
 def make(idle_readings: int = IDLE_READINGS) -> Certificate:
     """Takes `idle_readings` readings back to back and times batches of them.
 
-    The rise between the first and the last is in faults and must be 0; costs are nanoseconds for one
+    The rise between the first and the last, of the whole process, is in faults and must be 0 (another
+    thread's faults would be in it: even a thread that was joined runs on for a moment until it is gone); costs are nanoseconds for one
     reading, for the whole process (RUSAGE_SELF) and for one thread (RUSAGE_THREAD).
     Raises ValueError for fewer than 2 readings, OSError when getrusage is refused.
     """
