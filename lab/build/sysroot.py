@@ -1,0 +1,55 @@
+"""Headers and libraries of a guest's distribution, unpacked from its own packages into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lab import process
+from lab.build.zig import Target
+from lab.errors import BuildFailed
+
+LIBC_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "glibc": ("libc6-dev", "libgcc-14-dev"),
+    "musl": ("musl-dev", "libgcc-14-dev"),
+}
+"""By libc family: what a static link needs. libgcc has the arithmetic that a libc leaves to the compiler."""
+
+HEADER_PACKAGES = ("libpython3.13-dev",)
+"""What an extension module is compiled against. Of the glibc package for both libcs: with the stable ABI and
+a 64-bit target no declaration depends on the libc, and Debian has no Python built for musl."""
+
+
+def packages_for(libc: str) -> tuple[str, ...]:
+    """The names of all packages that ``lab.build.payload.ensure_payload`` needs, of the guest's own suite."""
+    return (*LIBC_PACKAGES[libc], *HEADER_PACKAGES)
+
+
+def unpack(packages: Mapping[str, Path], names: tuple[str, ...], destination: Path, *, log: Path) -> Path:
+    """Unpack the named packages (name -> .deb file) over each other into a folder, and return it.
+
+    Raises BuildFailed when one is missing or is no package.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name not in packages:
+            raise BuildFailed(f"package {name} was not fetched", where="sysroot")
+        process.run(["dpkg-deb", "-x", packages[name], destination], what=f"Unpack {name}", log=log)
+    return destination
+
+
+def libc_folder(sysroot: Path, target: Target) -> Path:
+    """The folder with crt1.o and libc.a; raises BuildFailed when the sysroot is of another architecture."""
+    folder = sysroot / "usr/lib" / target.multiarch
+    if not (folder / "libc.a").is_file():
+        raise BuildFailed(f"no usr/lib/{target.multiarch}/libc.a", where=f"sysroot {sysroot}")
+    return folder
+
+
+def libgcc_folder(sysroot: Path, target: Target) -> Path:
+    """The folder with libgcc.a, whose name has GCC's version in it."""
+    found = sorted((sysroot / "usr/lib/gcc" / target.debian_triple).glob("*/libgcc.a"))
+    if len(found) != 1:
+        what = f"{len(found)} libgcc.a for {target.debian_triple}, not one"
+        raise BuildFailed(what, where=f"sysroot {sysroot}")
+    return found[0].parent
