@@ -1,0 +1,54 @@
+"""Sysroots: the right folders, and a clear line when a package is not what it should be."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.build import demo, sysroot, zig
+from lab.errors import BuildFailed
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("usr/lib/x86_64-linux-gnu/libc.a", "usr/lib/x86_64-linux-musl/libc.a"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "usr/lib/gcc/x86_64-linux-gnu/14").mkdir(parents=True)
+    (tmp_path / "usr/lib/gcc/x86_64-linux-gnu/14/libgcc.a").touch()
+    return tmp_path
+
+
+def test_a_sysroot_of_another_architecture_is_refused(root: Path) -> None:
+    with pytest.raises(BuildFailed) as error:
+        sysroot.libc_folder(root, zig.target("aarch64", "glibc"))
+    assert str(error.value) == f"sysroot {root}: no usr/lib/aarch64-linux-gnu/libc.a"
+
+
+def test_two_versions_of_libgcc_are_refused(root: Path) -> None:
+    (root / "usr/lib/gcc/x86_64-linux-gnu/13").mkdir()
+    (root / "usr/lib/gcc/x86_64-linux-gnu/13/libgcc.a").touch()
+    with pytest.raises(BuildFailed) as error:
+        sysroot.libgcc_folder(root, zig.target("x86_64", "musl"))
+    assert str(error.value) == f"sysroot {root}: 2 libgcc.a for x86_64-linux-gnu, not one"
+
+
+def test_a_package_that_was_not_fetched_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed) as error:
+        sysroot.unpack({}, ("musl-dev",), tmp_path, log=tmp_path / "log")
+    assert str(error.value) == "sysroot: package musl-dev was not fetched"
+
+
+def test_glibc_is_linked_statically_as_gcc_does_it(root: Path) -> None:
+    libc, gcc = f"{root}/usr/lib/x86_64-linux-gnu", f"{root}/usr/lib/gcc/x86_64-linux-gnu/14"
+    inputs = [f"{libc}/crt1.o", f"{libc}/crti.o", f"{gcc}/crtbeginT.o", "--start-group", f"{libc}/libc.a"]
+    inputs += [f"{gcc}/libgcc.a", f"{gcc}/libgcc_eh.a", "--end-group", f"{gcc}/crtend.o", f"{libc}/crtn.o"]
+    found = demo.static_link(zig.target("x86_64", "glibc"), root)
+    assert found == ["-static", "--strip-debug", "-z", "relro", *inputs]
+
+
+def test_musl_is_linked_statically_as_musl_gcc_does_it(root: Path) -> None:
+    libc, gcc = f"{root}/usr/lib/x86_64-linux-musl", f"{root}/usr/lib/gcc/x86_64-linux-gnu/14"
+    inputs = [f"{libc}/crt1.o", f"{libc}/crti.o", "--start-group", f"{libc}/libc.a", f"{gcc}/libgcc.a"]
+    inputs += ["--end-group", f"{libc}/crtn.o"]
+    found = demo.static_link(zig.target("x86_64", "musl"), root)
+    assert found == ["-static", "--strip-debug", "-z", "relro", *inputs]
