@@ -1,0 +1,31 @@
+"""The provider for a machine that is already there: a board, a cloud host. It is reached, never started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.errors import MatrixError
+from lab.matrix import Guest
+from lab.remote import Address, Remote
+
+SSH_PORT = 22
+
+
+def address(guest: Guest) -> Address:
+    """Its address as the inventory declares it; its host key must be in the user's own known_hosts file.
+
+    Raises MatrixError when the guest declares no ansible_host.
+    """
+    if guest.ansible_host is None:
+        raise MatrixError(
+            f"guest {guest.name}: ansible_host is missing",
+            where="inventory/guests.yml",
+            hint="provider ssh needs it",
+        )
+    port = SSH_PORT if guest.ansible_port is None else guest.ansible_port
+    return Address(guest.ansible_host, port, guest.ansible_user, Path("~/.ssh/known_hosts").expanduser())
+
+
+def remote(guest: Guest) -> Remote:
+    """An SSH connection to it, to be used in ``with``."""
+    return Remote(address(guest), name=guest.name)

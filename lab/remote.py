@@ -1,0 +1,311 @@
+"""Work in a guest over SSH, with verbs that read as a test: ``succeed``, ``fail``, ``wait_until_succeeds``.
+
+Only this module opens SSH. No agent, no user configuration, no password: one key, one pinned host key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import paramiko
+from fabric import Config, Connection
+from invoke.exceptions import CommandTimedOut
+
+from lab.errors import BootFailed, CommandFailed, GuestDied, LabError, Unreachable, WrongGuest
+
+CONNECT_TIMEOUT = 20.0
+"""Seconds for one SSH handshake; an emulated guest on a busy machine needs up to 5."""
+
+_LAST_LINES = 10
+_CHUNK = 1 << 16
+_CONNECTION_LOST = -1
+"""What paramiko gives as exit status when the connection ended before the command did."""
+
+# Paramiko's threads print tracebacks for every broken connection unless somebody listens to its log.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a guest answers and how its answer is checked.
+
+    With ``host_key_alias`` the host key is looked up under that name in ``known_hosts``, whatever host and
+    port are. Without ``key_file`` the user's own default keys are tried.
+    """
+
+    host: str
+    port: int
+    user: str
+    known_hosts: Path
+    key_file: Path | None = None
+    host_key_alias: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def ssh_options(address: Address) -> list[str]:
+    """OpenSSH's options for an address, each for a ``-o``: nothing is trusted but what is pinned."""
+    options = ["StrictHostKeyChecking=yes", f"UserKnownHostsFile={_quoted(address.known_hosts)}"]
+    options += ["PasswordAuthentication=no", "ServerAliveInterval=20", "ServerAliveCountMax=3"]
+    if address.key_file:
+        options += ["IdentitiesOnly=yes", "IdentityAgent=none"]
+    if address.host_key_alias:
+        options += [f"HostKeyAlias={address.host_key_alias}", "GlobalKnownHostsFile=/dev/null"]
+    return options
+
+
+def _quoted(path: Path) -> str:
+    """A path as ssh_config(5) wants it: it splits at spaces and expands %."""
+    text = str(path).replace("%", "%%")
+    return f'"{text}"' if " " in text else text
+
+
+def ssh_argv(address: Address, command: Sequence[str] = ()) -> list[str]:
+    """The command line of OpenSSH's client for a shell in the guest, or for one command."""
+    argv = ["ssh", "-F", "none", "-p", str(address.port), "-l", address.user]
+    if address.key_file:
+        argv += ["-i", str(address.key_file)]
+    for option in ssh_options(address):
+        argv += ["-o", option]
+    return [*argv, address.host, *([shlex.join(command)] if command else [])]
+
+
+def await_banner(address: Address, *, deadline: float, check: Callable[[], None] | None = None) -> None:
+    """Wait until an SSH server answers at the address.
+
+    A refused or reset connection means that it does not listen yet. ``deadline`` is a time of
+    time.monotonic(); ``check`` is called between attempts and raises when waiting is in vain. Raises
+    BootFailed at the deadline.
+    """
+    last = "nothing was tried"
+    while time.monotonic() < deadline:
+        if check:
+            check()
+        try:
+            with socket.create_connection((address.host, address.port), timeout=1.0) as attempt:
+                attempt.settimeout(min(5.0, max(0.1, deadline - time.monotonic())))
+                greeting = attempt.recv(4)
+            if greeting.startswith(b"SSH-"):
+                return
+            last = "the connection was closed" if not greeting else f"it answered {greeting!r}"
+        except OSError as error:
+            last = str(error)
+        time.sleep(0.02)
+    raise BootFailed("no SSH server answered in time", where=str(address), hint=f"last attempt: {last}")
+
+
+def _script(command: str | Sequence[str]) -> str:
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def _end(result: Result) -> str:
+    lines = [*result.stdout.splitlines(), *result.stderr.splitlines()][-_LAST_LINES:]
+    return "its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else "it printed nothing"
+
+
+def _feed(channel: paramiko.Channel, source: BinaryIO) -> None:
+    """Send a file to a command's stdin."""
+    while chunk := source.read(_CHUNK):
+        try:
+            channel.sendall(chunk)
+        except OSError:
+            # The command ended early (a full disk), which closed the channel; its status says more.
+            return
+
+
+class Remote:
+    """One SSH connection to a guest, open inside ``with``.
+
+    ``alive`` is called when the connection breaks; it raises GuestDied with the guest's last words when the
+    guest is gone. ``name`` is the guest's name, for errors.
+    """
+
+    def __init__(
+        self, address: Address, *, alive: Callable[[], None] | None = None, name: str | None = None
+    ) -> None:
+        self.address = address
+        self.name = name or str(address)
+        self._alive = alive
+        options: dict[str, object] = {"allow_agent": False, "look_for_keys": address.key_file is None}
+        if address.key_file:
+            options["key_filename"] = str(address.key_file)
+        for timeout in ("timeout", "banner_timeout", "auth_timeout"):
+            options[timeout] = CONNECT_TIMEOUT
+        # lazy and an empty SSHConfig: neither Fabric's nor OpenSSH's configuration files are read.
+        config = Config(overrides={"load_ssh_configs": False}, ssh_config=paramiko.SSHConfig(), lazy=True)
+        self._connection = Connection(
+            address.host, user=address.user, port=address.port, config=config, connect_kwargs=options
+        )
+
+    def __enter__(self) -> Remote:
+        self.open()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Connect; raises WrongGuest when the host key is not the pinned one, Unreachable without an answer."""
+        client = self._connection.client
+        self._pin(client)
+        try:
+            self._connection.open()
+        except paramiko.BadHostKeyException as error:
+            raise WrongGuest(
+                f"host key {error.key.get_base64()[-16:]} at {self.address} is not the pinned one",
+                where=self.name,
+                hint=f"another machine answers there; pinned in {self.address.known_hosts}",
+            ) from error
+        except paramiko.AuthenticationException as error:
+            raise Unreachable(
+                f"{self.address} does not let this key in: {error}",
+                where=self.name,
+                hint=f"its authorized_keys must hold {self.address.key_file or 'a default key'}",
+            ) from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._ask_whether_alive()
+            if "not found in known_hosts" in str(error):
+                known = self.address.known_hosts
+                raise WrongGuest(
+                    f"no host key of {self.address} in {known}",
+                    where=self.name,
+                    hint="verify and add it once",
+                ) from error
+            raise Unreachable(f"no SSH to {self.address}: {error!r}", where=self.name) from error
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.close()
+
+    def _pin(self, client: paramiko.SSHClient) -> None:
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        pinned = paramiko.HostKeys()
+        if self.address.known_hosts.exists():
+            pinned.load(str(self.address.known_hosts))
+        port = self.address.port
+        name = self.address.host if port == paramiko.config.SSH_PORT else f"[{self.address.host}]:{port}"
+        keys = pinned.lookup(self.address.host_key_alias or name)
+        for kind, key in keys.items() if keys else ():
+            client.get_host_keys().add(name, kind, key)
+
+    def _ask_whether_alive(self) -> None:
+        if self._alive:
+            self._alive()
+
+    @contextlib.contextmanager
+    def _noticing_death(self, script: str) -> Iterator[None]:
+        # Fabric would connect anew, to whatever answers on that port by now.
+        if not self._connection.is_connected:
+            raise self._lost(script)
+        try:
+            yield
+        except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as error:
+            raise self._lost(script) from error
+
+    def _lost(self, script: str) -> LabError:
+        self._ask_whether_alive()
+        return GuestDied(f"the connection broke during {script!r}", where=self.name)
+
+    def execute(self, command: str | Sequence[str], *, timeout: float | None = None) -> Result:
+        """Run a command to its end, whatever its exit status; a list is quoted for the shell.
+
+        Raises GuestDied when the guest goes away meanwhile, CommandFailed after ``timeout`` seconds.
+        """
+        script = _script(command)
+        with self._noticing_death(script):
+            try:
+                ran = self._connection.run(
+                    script, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=timeout
+                )
+            except CommandTimedOut as error:
+                raise CommandFailed(f"{script!r} did not end within {timeout} s", where=self.name) from error
+        if ran.exited == _CONNECTION_LOST:
+            raise self._lost(script)
+        return Result(ran.exited, ran.stdout, ran.stderr)
+
+    def succeed(self, command: str | Sequence[str], *, timeout: float | None = None) -> str:
+        """Run a command that must end with status 0; what it wrote to stdout. Raises CommandFailed."""
+        result = self.execute(command, timeout=timeout)
+        if result.status != 0:
+            raise CommandFailed(
+                f"{_script(command)!r} ended with status {result.status}", where=self.name, hint=_end(result)
+            )
+        return result.stdout
+
+    def fail(self, command: str | Sequence[str], *, timeout: float | None = None) -> str:
+        """Run a command that must end with another status than 0; stdout and stderr. Raises CommandFailed."""
+        result = self.execute(command, timeout=timeout)
+        if result.status == 0:
+            raise CommandFailed(
+                f"{_script(command)!r} ended with status 0", where=self.name, hint=_end(result)
+            )
+        return result.stdout + result.stderr
+
+    def wait_until_succeeds(self, command: str | Sequence[str], timeout: float) -> str:
+        """Repeat a command until it succeeds; its stdout. Raises CommandFailed after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            result = self.execute(command, timeout=max(0.1, deadline - time.monotonic()))
+            if result.status == 0:
+                return result.stdout
+            if time.monotonic() >= deadline:
+                script = _script(command)
+                what = f"{script!r} did not succeed within {timeout} s (status {result.status})"
+                raise CommandFailed(what, where=self.name, hint=_end(result))
+            time.sleep(0.2)
+
+    def put(self, local: Path, remote_path: str, *, mode: int = 0o644) -> None:
+        """Copy a file to the guest, whole or not at all; through cat, as a small SSH server has no SFTP."""
+        target = shlex.quote(remote_path)
+        part = shlex.quote(remote_path + ".part")
+        script = f"cat >{part} && chmod {mode:o} {part} && mv -f {part} {target}"
+        with local.open("rb") as source:
+            self._exchange(script, source=source)
+
+    def get(self, remote_path: str, local: Path) -> None:
+        """Copy a file from the guest through cat; it appears here whole or not at all."""
+        part = local.with_name(f".{local.name}.part")
+        try:
+            with part.open("wb") as sink:
+                self._exchange(f"cat {shlex.quote(remote_path)}", sink=sink)
+            part.replace(local)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _exchange(self, script: str, *, source: BinaryIO | None = None, sink: BinaryIO | None = None) -> None:
+        """Run a command with bytes to its stdin or from its stdout: Fabric's own ``run`` knows only text."""
+        with self._noticing_death(script):
+            channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
+            with contextlib.closing(channel):
+                channel.exec_command(script)
+                if source:
+                    _feed(channel, source)
+                channel.shutdown_write()
+                while chunk := channel.recv(_CHUNK):
+                    if sink:
+                        sink.write(chunk)
+                errors = channel.makefile_stderr("rb").read().decode(errors="replace")
+                status = channel.recv_exit_status()
+        if status == _CONNECTION_LOST:
+            raise self._lost(script)
+        if status != 0:
+            failed = _end(Result(status, "", errors))
+            raise CommandFailed(f"{script!r} ended with status {status}", where=self.name, hint=failed)
