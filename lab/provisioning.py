@@ -6,56 +6,39 @@ known by :func:`provisioned_key`: whoever keeps a snapshot under that key need n
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from lab import paths
-from lab.errors import BuildFailed, LabError, MissingTool, ProvisionFailed, WrongGuest, WrongWheel
-from lab.process import run
+from lab.errors import (
+    LabError,
+    MissingTool,
+    ProvisionFailed,
+    Unreachable,
+    WrongGuest,
+    WrongWheel,
+)
+from lab.process import last_lines
+from lab.remote import Address, ssh_options
+
+_FOLDER = "ansible-"
+"""How the temporary folder of a run begins; the pid of the lab's process follows."""
 
 CONTROL_PERSIST = 30
 """Seconds an idle SSH connection is kept between two tasks."""
-
-
-class Address(Protocol):
-    """Where a guest's SSH server is and how to prove that it is the right one."""
-
-    @property
-    def host(self) -> str:
-        """Host name or address."""
-
-    @property
-    def port(self) -> int:
-        """TCP port."""
-
-    @property
-    def user(self) -> str:
-        """Who logs in; anybody but root uses sudo."""
-
-    @property
-    def key_file(self) -> Path | None:
-        """Private key; None for what the user's own SSH agent and configuration offer."""
-
-    @property
-    def known_hosts(self) -> Path | None:
-        """File with the host key; None for the user's own."""
-
-    @property
-    def host_key_alias(self) -> str | None:
-        """Name under which the host key is known, when it is not host and port."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +97,15 @@ def provision(
     this Python has it, because it is five times faster under emulation, else Ansible's own.
 
     Raises WrongWheel when a payload's wheel does not fit the guest, WrongGuest when the host key is not the
-    guest's, ProvisionFailed with the failing task's one line for every other failure, MissingTool without
-    Ansible. An exception, Ctrl-C included, kills Ansible with everything it started.
+    guest's, Unreachable when SSH does not get through, ProvisionFailed with the failing task's one line for
+    every other failure, MissingTool without Ansible. An exception, Ctrl-C included, kills Ansible with
+    everything it started.
     """
     if importlib.util.find_spec("ansible") is None:
         hint = "install the project's requirements"
         raise MissingTool("this Python has no ansible-core", where="provisioning", hint=hint)
-    with tempfile.TemporaryDirectory(prefix="ansible-", dir=paths.runtime()) as name:
+    _remove_abandoned(paths.runtime())
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", dir=paths.runtime()) as name:
         folder = Path(name)
         addresses = folder / "addresses.json"
         addresses.write_text(json.dumps(_inventory(targets)))
@@ -129,17 +114,11 @@ def provision(
         argv += ["--inventory", inventory / "guests.yml"]
         argv += ["--inventory", addresses, "--inventory", inventory / "keyed-groups.yml"]
         argv += ["--limit", ",".join(target.guest for target in targets), paths.PROVISION / "site.yml"]
-        environment = _environment(folder, report, len(targets), strategy)
-        failed: BuildFailed | None = None
-        with _connections_ended(folder):
-            try:
-                run(argv, what="ansible-playbook", log=log, env=environment)
-            except BuildFailed as error:
-                failed = error
+        status = _run(argv, _environment(folder, report, len(targets), strategy), log)
         recap = _read(report)
-    if recap is None or (failed and not recap.failures):
-        what = "ansible-playbook ended before its recap"
-        raise ProvisionFailed(what, where="provisioning", hint=str(failed))
+    if recap is None or (status != 0 and not recap.failures):
+        what = f"ansible-playbook ended with status {status} before its recap"
+        raise ProvisionFailed(what, where="provisioning", hint=f"log: {log}, its end:\n{last_lines(log)}")
     if recap.failures:
         raise _error(recap.failures, log)
     missing = [target.guest for target in targets if target.guest not in recap.hosts]
@@ -179,13 +158,7 @@ def _inventory(targets: Sequence[Target]) -> dict[str, Any]:
 
 def _variables(target: Target) -> dict[str, Any]:
     address = target.address
-    options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
-    if address.key_file:
-        options += ["-o", "IdentitiesOnly=yes"]
-    if address.known_hosts:
-        options += ["-o", f'UserKnownHostsFile="{address.known_hosts}"', "-o", "GlobalKnownHostsFile=none"]
-    if address.host_key_alias:
-        options += ["-o", f"HostKeyAlias={address.host_key_alias}"]
+    options = [argument for option in ssh_options(address) for argument in ("-o", option)]
     variables: dict[str, Any] = {
         "ansible_host": address.host,
         "ansible_port": address.port,
@@ -232,21 +205,35 @@ def _mitogen_strategies() -> Path | None:
     return Path(found.origin).parent / "plugins" / "strategy"
 
 
-@contextlib.contextmanager
-def _connections_ended(folder: Path) -> Iterator[None]:
-    """End the SSH connections that Ansible keeps open, whatever happens: they would outlive it."""
-    try:
-        yield
-    finally:
-        for socket in (folder / "c").glob("*"):
-            subprocess.run(
-                ["ssh", "-O", "exit", "-o", f"ControlPath={socket}", "faultlab"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=10,
-                check=False,
-            )
+def _run(argv: Sequence[str | os.PathLike[str]], environment: Mapping[str, str], log: Path) -> int:
+    """Run Ansible with its output in the log; its exit status. No process of it outlives this call."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    keeper = [sys.executable, "-m", "lab.subreaper", str(os.getpid())]
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            [*keeper, *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            cwd=paths.REPOSITORY,
+            env=environment,
+            # Ctrl-C comes to this process alone, which then ends the others in order.
+            start_new_session=True,
+        )
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary folders of processes that were killed before they could do it."""
+    for abandoned in folder.glob(f"{_FOLDER}*-*"):
+        pid = abandoned.name.removeprefix(_FOLDER).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def _read(report: Path) -> Recap | None:
@@ -266,5 +253,5 @@ def _error(failures: Sequence[Failure], log: Path) -> LabError:
     if first.error == "unreachable" and "host key" in first.message.lower():
         return WrongGuest(first.message, where=first.host, hint=hint)
     if first.error == "unreachable":
-        return ProvisionFailed(f"cannot be reached: {first.message}", where=first.host, hint=hint)
+        return Unreachable(first.message, where=first.host, hint=hint)
     return ProvisionFailed(f"{first.task}: {first.message}", where=first.host, hint=hint)
