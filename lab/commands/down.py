@@ -1,0 +1,32 @@
+"""``down``: stop guests that ``up`` started."""
+
+from __future__ import annotations
+
+import argparse
+
+from lab import matrix
+from lab.exclusive import exclusive
+from lab.guests import qemu
+from lab.steps import step
+
+
+def stop_all(names: frozenset[str] | None = None) -> list[str]:
+    """Stop the running guests of these names, all by default; returns whom it stopped."""
+    stopped = []
+    for name, machine in qemu.running().items():
+        if names is None or name in names:
+            with step(f"Stop {name}"):
+                machine.stop()
+            stopped.append(name)
+    return stopped
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stop the selected guests; those that do not run are none of its business."""
+    declared = matrix.load()
+    names = None
+    if arguments.guests.strip():
+        names = frozenset(guest.name for guest in declared.select(arguments.guests))
+    with exclusive("make down"):
+        print("stopped: " + (", ".join(stop_all(names)) or "none was running"))
+    return 0

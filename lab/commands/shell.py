@@ -1,0 +1,40 @@
+"""``shell``: a shell in a guest, or one command there."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from lab import matrix
+from lab.errors import MissingTool, UnknownGuest
+from lab.exclusive import exclusive
+from lab.guests import qemu, ssh
+from lab.remote import Address, ssh_argv
+from lab.session import start
+
+
+def _become(address: Address, command: list[str]) -> int:
+    argv = ssh_argv(address, command)
+    if sys.stdin.isatty() and not command:
+        argv.insert(1, "-t")
+    try:
+        return subprocess.call(argv)
+    except FileNotFoundError as error:
+        raise MissingTool("no ssh", where="this host", hint="install the package openssh-client") from error
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Enter the guest; one that does not run is started for as long as the shell lasts. Returns the shell's status."""
+    if not arguments.guest:
+        names = ", ".join(matrix.load().names())
+        raise UnknownGuest("which guest?", where="shell", hint=f"make shell GUEST=...: one of {names}")
+    (guest,) = matrix.load().select(arguments.guest)
+    if guest.provider == "ssh":
+        return _become(ssh.address(guest), arguments.remote_command)
+    running = qemu.running()
+    if guest.name in running:
+        return _become(running[guest.name].address, arguments.remote_command)
+    with exclusive("make shell"), start([guest]) as (ready,):
+        print(f"{guest.name} runs until this shell ends", file=sys.stderr)
+        return _become(ready.machine.address, arguments.remote_command)

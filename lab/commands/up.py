@@ -1,0 +1,18 @@
+"""``up``: start guests that stay until ``down``."""
+
+from __future__ import annotations
+
+import argparse
+
+from lab import matrix
+from lab.exclusive import exclusive
+from lab.session import start
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start the selected guests and say where each answers."""
+    guests = matrix.load().select(arguments.guests)
+    with exclusive("make up"), start(guests, kept=True) as ready:
+        for each in ready:
+            print(f"{each.guest.name}: {each.machine.address}; make shell GUEST={each.guest.name}")
+    return 0

@@ -1,0 +1,65 @@
+"""Measure one guest: run faultprobe and the demonstration there, and store what they printed."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import asdict
+
+from lab import paths
+from lab.remote import Remote
+from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
+from lab.results.store import Result
+from lab.results import transcript
+from lab.session import Ready
+from lab.steps import step
+
+PROBE = "python3 -m faultprobe"
+DEMONSTRATION = "/usr/local/bin/pagefault-demo"
+PROGRAMS = ("pagefault-demo", "pagefault-demo-static")
+
+TIMEOUT = 180.0
+"""Seconds one command may take in a guest; under emulation the ASLR experiment, the longest, takes about 10."""
+
+
+def commit() -> Commit:
+    """The revision of this repository, and whether the tree differs from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=paths.REPOSITORY, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return Commit(git("rev-parse", "HEAD") or "unknown", bool(git("status", "--porcelain")))
+
+
+def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
+    """Run every experiment on one guest and store its run and transcripts.
+
+    Each experiment is a process of its own, one after another: nothing else runs in the guest meanwhile.
+    Raises CommandFailed, GuestDied, BadDocument.
+    """
+    name = ready.guest.name
+    with step(f"Measure {name}"):
+        with step("faultprobe run"):
+            probe = remote.succeed(f"{PROBE} run --json -", timeout=TIMEOUT)
+        demonstrations = {}
+        with step("pagefault-demo, dynamic and static"):
+            for program in PROGRAMS:
+                text = remote.succeed(f"/usr/local/bin/{program}", timeout=TIMEOUT)
+                file = result.write_transcript(name, program, text)
+                demonstrations[program] = Demonstration(file, transcript.parse(text, f"{program} on {name}"))
+        with step("faultprobe aslr"):
+            aslr = remote.succeed(f"{PROBE} aslr --json - -- {DEMONSTRATION}", timeout=TIMEOUT)
+    return result.write_run(
+        envelope(
+            guest=asdict(ready.guest),
+            image=ImageIdentity(ready.image.key, ready.image.kernel_release, ready.image.deviations),
+            provisioned_key=ready.provisioned_key,
+            commit=commit(),
+            accelerator=ready.accelerator,
+            probe=probe.encode(),
+            demonstrations=demonstrations,
+            aslr=aslr.encode(),
+        )
+    )

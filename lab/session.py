@@ -1,0 +1,173 @@
+"""A session: the selected guests, built, provisioned and running, ready to be worked in.
+
+The provisioned state of a guest is a snapshot, kept in the store by the hash of all it follows from; an unchanged repository
+starts its guests from there and runs no Ansible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import paths
+from lab.build.payload import Payload, ensure_payload
+from lab.errors import MatrixError
+from lab.guests import qemu
+from lab.guests.accel import accelerator
+from lab.guests.machine import Machine
+from lab.guests.spec import Spec
+from lab.images import Image, fetch, image_for, tools
+from lab.images.fetch import PackageSet
+from lab.images.store import Store
+from lab.matrix import Guest
+from lab.provisioning import Target, provision, provisioned_key
+from lab.remote import Remote
+from lab.results.store import Result
+from lab.steps import note, step
+
+_TEMPLATE = "template.qcow2"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A guest that can be started: its image, its payload, and the key of its provisioned state."""
+
+    guest: Guest
+    image: Image
+    payload: Payload
+    bare: Spec
+    provisioned_key: str
+
+    def spec(self, template: Path, *, kept: bool) -> Spec:
+        """How to start it from its provisioned state."""
+        image = dataclasses.replace(self.image, key=self.provisioned_key)
+        return dataclasses.replace(self.bare, image=image, template=template, kept=kept)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A running guest, known to be in the documented state."""
+
+    guest: Guest
+    image: Image
+    provisioned_key: str
+    machine: Machine
+
+    @property
+    def accelerator(self) -> str:
+        """kvm or tcg."""
+        return self.machine.state.accelerator
+
+    def remote(self) -> Remote:
+        """An SSH connection to it, to be used in ``with``."""
+        return self.machine.remote()
+
+    def properties(self) -> dict[str, str]:
+        """What a test report says of the guest its numbers come from."""
+        return {
+            "guest": self.guest.name,
+            "image": self.image.key,
+            "kernel": self.image.kernel_release,
+            "provisioned": self.provisioned_key,
+            "accelerator": self.accelerator,
+        }
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the tests on guests are given: the running guests, and where results go."""
+
+    ready: tuple[Ready, ...]
+    result: Result
+
+
+GIVEN = pytest.StashKey[Given]()
+
+
+def payload_for(guest: Guest) -> Payload:
+    """The wheel and the programs for one guest, built when they are not there yet."""
+    found: list[Payload] = []
+
+    def use(chosen: PackageSet) -> Path:
+        found.append(ensure_payload(guest.architecture, guest.libc, fetch.fetch(chosen.packages)))
+        return found[-1].folder
+
+    fetch.building("sysroot", guest.suite, guest.architecture, use)
+    return found[-1]
+
+
+def prepare(guest: Guest) -> Prepared:
+    """Everything a guest needs to be started; missing parts are fetched and built."""
+    if guest.provider != "qemu":
+        raise MatrixError(
+            f"guest {guest.name}: provider: {guest.provider!r} is not started by the lab",
+            where="inventory/guests.yml",
+            hint="provision it with ansible-playbook; only provider qemu takes part in make lab yet",
+        )
+    with step(f"Prepare {guest.name}"):
+        image = image_for(guest)
+        payload = payload_for(guest)
+        emulator = tools.emulator(guest.architecture)
+        bare = Spec(guest, image, emulator, tools.utilities(), accelerator(guest, image, emulator))
+        key = provisioned_key(qemu.state_key(bare), payload.key)
+    return Prepared(guest, image, payload, bare, key)
+
+
+def _templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
+    """The provisioned snapshot of each guest; those that are missing are made side by side, by one run of Ansible."""
+    store = Store()
+    found = {each.guest.name: store.find("provisioned", each.provisioned_key) for each in prepared}
+    missing = [each for each in prepared if found[each.guest.name] is None]
+    if missing:
+        with step(f"Provision {', '.join(each.guest.name for each in missing)}"):
+            found |= _provision(missing, store)
+    return {name: entry / _TEMPLATE for name, entry in found.items() if entry}
+
+
+def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
+    made = {}
+    with qemu.started([each.bare for each in missing]) as machines:
+        targets = [
+            Target(each.guest.name, machine.address, each.payload.folder)
+            for each, machine in zip(missing, machines, strict=True)
+        ]
+        with step("Run Ansible"):
+            recap = provision(targets, log=paths.cache() / "logs" / "ansible.log")
+            for name, host in sorted(recap.hosts.items()):
+                note(f"{name}: {host.ok} tasks, {host.changed} changed")
+        for each, machine in zip(missing, machines, strict=True):
+            with step(f"Save the state of {each.guest.name}"):
+                made[each.guest.name] = store.ensure(
+                    "provisioned", each.provisioned_key, lambda folder, it=machine: it.save_template(folder / _TEMPLATE)
+                )
+    return made
+
+
+@contextlib.contextmanager
+def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Ready, ...]]:
+    """Bring the guests up in their provisioned state, from whatever is there; all but kept ones end with the session.
+
+    A guest that ``make up`` left running in this very state is worked in as it is.
+    """
+    prepared = [prepare(guest) for guest in guests]
+    templates = _templates(prepared)
+    running = {
+        name: machine
+        for name, machine in qemu.running().items()
+        for each in prepared
+        if each.guest.name == name and machine.state.key == each.provisioned_key
+    }
+    specs = [
+        each.spec(templates[each.guest.name], kept=kept) for each in prepared if each.guest.name not in running
+    ]
+    with qemu.started(specs) if specs else contextlib.nullcontext([]) as machines:
+        by_name = running | {machine.name: machine for machine in machines}
+        yield tuple(
+            Ready(each.guest, each.image, each.provisioned_key, by_name[each.guest.name]) for each in prepared
+        )
+

@@ -1,0 +1,84 @@
+"""Fixtures for tests on real guests.
+
+``make lab`` runs tests/guests with a session it has already started. When pytest is called by itself, as ``make test`` does, the session is
+started here, once, for all tests that want one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lab import matrix
+from lab.exclusive import exclusive
+from lab.measure import measure
+from lab.remote import Remote
+from lab.results import store
+from lab.results.document import GuestRun
+from lab.results.store import Result
+from lab.session import GIVEN, Given, Ready, start
+
+
+def selected(config: pytest.Config) -> tuple[matrix.Guest, ...]:
+    given = config.stash.get(GIVEN, None)
+    if given:
+        return tuple(ready.guest for ready in given.ready)
+    return matrix.load().select(os.environ.get("GUESTS"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "ready" in metafunc.fixturenames:
+        names = [guest.name for guest in selected(metafunc.config)]
+        metafunc.parametrize("ready", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Given]:
+    """All selected guests, running, and where their results go."""
+    existing = request.config.stash.get(GIVEN, None)
+    if existing:
+        yield existing
+        return
+    with exclusive("pytest"), start(selected(request.config)) as ready:
+        yield Given(ready, store.begin(tmp_path_factory.mktemp("results")))
+
+
+@pytest.fixture(scope="session")
+def all_ready(given: Given) -> tuple[Ready, ...]:
+    return given.ready
+
+
+@pytest.fixture(scope="session")
+def result(given: Given) -> Result:
+    return given.result
+
+
+@pytest.fixture(scope="session")
+def ready(request: pytest.FixtureRequest, all_ready: tuple[Ready, ...]) -> Ready:
+    """One guest; every test that asks for it runs on each."""
+    return next(ready for ready in all_ready if ready.guest.name == request.param)
+
+
+@pytest.fixture(scope="session")
+def remote(ready: Ready) -> Iterator[Remote]:
+    """An SSH connection to that guest."""
+    with ready.remote() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def measured(ready: Ready, remote: Remote, result: Result) -> GuestRun:
+    """That guest's run: everything is measured once and stored before any test looks at it."""
+    return measure(ready, remote, result)
+
+
+@pytest.fixture(autouse=True)
+def junit_properties(request: pytest.FixtureRequest, record_property: pytest.RecordProperty) -> None:
+    """What the JUnit file says of each test on a guest: where its numbers come from."""
+    if "ready" not in request.fixturenames:
+        return
+    ready: Ready = request.getfixturevalue("ready")
+    for name, value in ready.properties().items():
+        record_property(name, value)

@@ -1,0 +1,66 @@
+"""Every guest is what inventory/guests.yml says it is, asked over SSH by other means than faultprobe's."""
+
+from __future__ import annotations
+
+import re
+
+from lab.remote import Remote
+from lab.session import Ready
+
+PYTHON_SAYS = "python3 -c 'import os, sys; {}'"
+LOADED_LIBC = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$" + "|" + r"/libc\.so\.6$"
+
+
+def libc_of(remote: Remote, process: str) -> set[str]:
+    """The families of the C libraries mapped into a process of the guest: what it really runs on."""
+    files = set(re.findall(r"\S+\.so\S*", remote.succeed(f"cat /proc/{process}/maps")))
+    return {"glibc" if file.endswith(".so.6") else "musl" for file in files if re.search(LOADED_LIBC, file)}
+
+
+def test_the_architecture_is_the_declared_one(ready: Ready, remote: Remote) -> None:
+    assert remote.succeed("uname -m").strip() == ready.guest.architecture
+
+
+def test_the_page_size_is_the_declared_one(ready: Ready, remote: Remote) -> None:
+    size = remote.succeed(PYTHON_SAYS.format('print(os.sysconf("SC_PAGESIZE"))'))
+    assert int(size) == ready.guest.page_size
+
+
+def test_the_kernel_is_the_image_s(ready: Ready, remote: Remote) -> None:
+    assert remote.succeed("uname -r").strip() == ready.image.kernel_release
+
+
+def test_the_libc_version_is_the_declared_one(ready: Ready, remote: Remote) -> None:
+    # Both libraries' own words: glibc's libc.so.6 is a program, musl's loader prints its version on stderr.
+    said = {
+        "glibc": "$(sed -n 's/.* \\(\\/[^ ]*libc[.]so[.]6\\)$/\\1/p' /proc/1/maps | head -n 1)",
+        "musl": "/lib/ld-musl-*.so.1",
+    }[ready.guest.libc]
+    words = remote.succeed(f"{said} 2>&1; true")
+    pattern = {"glibc": r"release version (\d+\.\d+)", "musl": r"Version (\S+)"}[ready.guest.libc]
+    assert re.findall(pattern, words) == [ready.guest.libc_version]
+
+
+def test_everything_runs_on_the_declared_libc(ready: Ready, remote: Remote) -> None:
+    # PID 1, the login shell, its parent (the SSH server) and Python: the whole userland, not a program in a foreign one.
+    found = {
+        "init": libc_of(remote, "1"),
+        "shell": libc_of(remote, "$$"),
+        "ssh server": libc_of(remote, "$PPID"),
+    }
+    python = remote.succeed(PYTHON_SAYS.format('sys.stdout.write(open("/proc/self/maps").read())'))
+    found["python"] = {
+        "glibc" if file.endswith(".so.6") else "musl"
+        for file in set(re.findall(r"\S+\.so\S*", python))
+        if re.search(LOADED_LIBC, file)
+    }
+    assert found == dict.fromkeys(found, {ready.guest.libc})
+
+
+def test_guests_of_one_architecture_boot_the_same_kernel(all_ready: tuple[Ready, ...]) -> None:
+    kernels: dict[str, set[str]] = {}
+    for ready in all_ready:
+        kernels.setdefault(ready.guest.architecture, set()).add(ready.image.kernel_release)
+        with ready.remote() as remote:
+            kernels[ready.guest.architecture].add(remote.succeed("uname -r").strip())
+    assert {name: len(releases) for name, releases in kernels.items()} == dict.fromkeys(kernels, 1)

@@ -1,0 +1,60 @@
+"""faultprobe's counts in every guest: the certificate, the law, the agreement with the demonstration."""
+
+from __future__ import annotations
+
+from lab.remote import Remote
+from lab.results import comparison
+from lab.results.document import GuestRun
+from lab.session import Ready
+
+
+def rises(run: GuestRun) -> dict[str, int]:
+    (experiment,) = run.probe.experiments
+    return {phase.name: phase.rise_minor + phase.rise_major for phase in experiment.phases}
+
+
+def test_idle_readings_cost_nothing(measured: GuestRun) -> None:
+    certificate = measured.probe.certificate
+    assert certificate.idle_readings >= 1000
+    assert (certificate.idle_rise_minor, certificate.idle_rise_major) == (0, 0)
+
+
+def test_every_phase_costs_what_was_predicted(measured: GuestRun) -> None:
+    found = rises(measured)
+    prediction = comparison.prediction(measured, "faultprobe")
+    predicted = {name: prediction.phase(name).counts() for name in ("malloc", "memset", "memset again")}
+    assert {name: (found[name],) for name in predicted} == predicted
+
+
+def test_malloc_and_memset_touch_every_page_of_the_chunk_once(measured: GuestRun) -> None:
+    # What all libcs share above their mmap threshold: the buffer and its header, in whole pages.
+    (experiment,) = measured.probe.experiments
+    pages = experiment.parameters.size_bytes // measured.guest.page_size + 1
+    assert rises(measured)["malloc"] + rises(measured)["memset"] == pages
+
+
+def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
+    # Two programs, one law: the demonstration may pay one more for the page that holds memset itself.
+    (experiment,) = measured.probe.experiments
+    untouched = experiment.details.pages_spanned - (experiment.details.pages_touched_after_malloc or 0)
+    phases = {phase.name: phase.rise_minor for phase in measured.demonstrations["pagefault-demo"].phases}
+    assert rises(measured)["memset"] == untouched
+    predicted = comparison.prediction(measured, "pagefault-demo").phase("memset").selecting(phases["memset"])
+    assert predicted is not None
+    assert phases["memset"] - untouched in (0, 1)
+
+
+def test_any_size_obeys_the_law(ready: Ready, remote: Remote, measured: GuestRun) -> None:
+    # 3 MiB and a byte: another number of pages, not a multiple of them, and above both mmap thresholds.
+    size = 3 * (1 << 20) + 1
+    probe = remote.succeed(f"python3 -m faultprobe run --size {size} --json -")
+    found, predicted = comparison.check_probe(probe.encode(), ready.guest.name)
+    assert found == predicted
+
+
+def test_the_facts_are_the_documented_set_up(measured: GuestRun) -> None:
+    facts = measured.probe.facts
+    assert facts.thp.enabled == "never"
+    assert set(facts.thp.sizes.values()) <= {"never"}
+    assert facts.fault_around_bytes == max(65536, facts.page_size_bytes)
+    assert (facts.aslr.randomize_va_space, facts.overcommit.memory, facts.tunables) == (2, 0, {})
