@@ -1,0 +1,1 @@
+"""Stored runs, what each should have given, and what explains the difference between two."""

@@ -1,0 +1,354 @@
+"""The file boundary: faultprobe's Run document, and the envelope in which the lab keeps one for each guest.
+
+The classes of the first half mirror ``faultprobe.document`` field by field (a test compares the two). Nothing
+here computes; a file that does not fit raises one line that names the file and the field. Sizes are bytes,
+counts are faults or pages, costs nanoseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from lab.errors import LabError
+
+SCHEMA_VERSION = 1
+"""Of the envelope, and of the Run document inside it that this lab reads."""
+
+
+class BadDocument(LabError):
+    """A stored or received document is not what this version of the lab reads."""
+
+    exit_code = 26
+
+
+class ProbeIdentity(msgspec.Struct, frozen=True):
+    """Which faultprobe wrote the document."""
+
+    version: str
+    tag: str | None
+    compiler: str
+
+
+class Libc(msgspec.Struct, frozen=True):
+    """The C library the probe ran on."""
+
+    family: str
+    version: str | None
+    version_reason: str | None
+    path: str | None
+
+
+class Thp(msgspec.Struct, frozen=True):
+    """Transparent huge pages; ``sizes`` has the mode of each mTHP size."""
+
+    enabled: str | None
+    defrag: str | None
+    shmem_enabled: str | None
+    sizes: dict[str, str]
+
+
+class Aslr(msgspec.Struct, frozen=True):
+    """Address-space randomization as set and as this process got it."""
+
+    randomize_va_space: int | None
+    personality: int
+    off_for_this_process: bool
+
+
+class Overcommit(msgspec.Struct, frozen=True):
+    """The overcommit policy."""
+
+    memory: int | None
+    ratio: int | None
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A resource limit, None is unlimited."""
+
+    soft: int | None
+    hard: int | None
+
+
+class Rlimits(msgspec.Struct, frozen=True):
+    """Limits that bear on memory."""
+
+    stack: Limit
+    memlock: Limit
+
+
+class Ancestor(msgspec.Struct, frozen=True):
+    """A process up the chain of parents."""
+
+    pid: int
+    command: str
+
+
+class Python(msgspec.Struct, frozen=True):
+    """The interpreter that ran the probe."""
+
+    version: str
+    implementation: str
+    executable: str
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """Every input that decides a count on one machine."""
+
+    kernel_release: str
+    kernel_version: str
+    architecture: str
+    pointer_bits: int
+    byte_order: str
+    cpu_model: str | None
+    cpus_online: int
+    page_size_bytes: int
+    libc: Libc
+    thp: Thp
+    fault_around_bytes: int | None
+    fault_around_reason: str | None
+    fault_around_measured_bytes: int | None
+    aslr: Aslr
+    overcommit: Overcommit
+    swap_total_bytes: int | None
+    rlimits: Rlimits
+    perf_event_paranoid: int | None
+    tunables: dict[str, str]
+    environment_bytes: int | None
+    argv_bytes: int | None
+    launcher: tuple[Ancestor, ...]
+    effective_uid: int
+    python: Python
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """One reading of the counters beside a bare getrusage."""
+
+    min_ns: float
+    median_ns: float
+    bare_min_ns: float
+    bare_median_ns: float
+    ratio: float
+
+
+class Costs(msgspec.Struct, frozen=True):
+    """The cost by scope of the counters: process or thread."""
+
+    process: Cost = msgspec.field(name="self")
+    thread: Cost
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """Proof that measuring changes nothing: an idle rise of 0."""
+
+    idle_readings: int
+    idle_rise_minor: int
+    idle_rise_major: int
+    cost: Costs
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """The counters after one step and their rise during it."""
+
+    name: str
+    minor: int
+    major: int
+    rise_minor: int
+    rise_major: int
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """What an experiment was asked to do."""
+
+    size_bytes: int
+
+
+class PageRun(msgspec.Struct, frozen=True):
+    """Neighbouring pages of the buffer, from the page of its first byte."""
+
+    first: int
+    count: int
+
+
+class FunctionPlace(msgspec.Struct, frozen=True):
+    """Where a libc function lies; the residue is within the fault-around window."""
+
+    address: int
+    page: int
+    window_residue: int | None
+
+
+class Details(msgspec.Struct, frozen=True):
+    """What an experiment saw beside the counters."""
+
+    buffer_address: int
+    buffer_page_offset: int
+    pages_spanned: int
+    pages_touched_after_malloc: int | None
+    touched_after_malloc: tuple[PageRun, ...] | None
+    pages_touched_after_memset: int | None
+    look_rise_minor: int
+    look_rise_major: int
+    fill_value: int
+    scope: str
+    mapping: str | None
+    fault_around_pages: int | None
+    functions: dict[str, FunctionPlace]
+
+
+class Experiment(msgspec.Struct, frozen=True):
+    """One experiment with its phases."""
+
+    name: str
+    parameters: Parameters
+    phases: tuple[Phase, ...]
+    details: Details
+
+
+class ProbeRun(msgspec.Struct, frozen=True):
+    """What ``python -m faultprobe`` prints on one machine."""
+
+    schema_version: int
+    created: str
+    faultprobe: ProbeIdentity
+    facts: Facts
+    certificate: Certificate
+    experiments: tuple[Experiment, ...]
+
+
+class DeclaredGuest(msgspec.Struct, frozen=True):
+    """The guest's entry in inventory/guests.yml, as far as a report needs it."""
+
+    name: str
+    libc: str
+    libc_version: str
+    architecture: str
+    page_size: int
+
+
+class ImageIdentity(msgspec.Struct, frozen=True):
+    """The image a guest booted from, and where it deviates from the lock."""
+
+    key: str
+    kernel_release: str
+    deviations: tuple[str, ...]
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """The lab that ran."""
+
+    revision: str
+    dirty: bool
+
+
+class Demonstration(msgspec.Struct, frozen=True):
+    """One run of the demonstration program: its transcript's file name, and the counters read from it."""
+
+    transcript: str
+    phases: tuple[Phase, ...]
+
+
+class GuestRun(msgspec.Struct, frozen=True):
+    """runs/<guest>.json: one guest's results with all that is needed to know where they came from."""
+
+    schema_version: int
+    guest: DeclaredGuest
+    image: ImageIdentity
+    provisioned_key: str
+    commit: Commit
+    accelerator: str
+    probe: ProbeRun
+    demonstrations: dict[str, Demonstration]
+    aslr: dict[str, Any] | None
+
+
+class _Header(msgspec.Struct):
+    schema_version: int
+
+
+_Document = TypeVar("_Document", GuestRun, ProbeRun)
+
+
+def parse_probe(data: bytes, where: str) -> ProbeRun:
+    """faultprobe's output; ``where`` names its source in the error. Raises BadDocument."""
+    return _parse(data, where, ProbeRun)
+
+
+def parse_run(data: bytes, where: str) -> GuestRun:
+    """The text of a runs/<guest>.json. Raises BadDocument."""
+    run = _parse(data, where, GuestRun)
+    _check_version(run.probe.schema_version, f"{where}: probe")
+    return run
+
+
+def read_run(path: Path) -> GuestRun:
+    """One stored run. Raises BadDocument when the file is none, or of another schema version."""
+    return parse_run(path.read_bytes(), str(path))
+
+
+def _parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
+    try:
+        _check_version(msgspec.json.decode(data, type=_Header).schema_version, where)
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise BadDocument(_in_words(str(error)), where=where, hint="run `make lab` again") from error
+    except msgspec.DecodeError as error:
+        raise BadDocument(
+            f"not a JSON document: {error}", where=where, hint="run `make lab` again"
+        ) from error
+
+
+def _check_version(version: int, where: str) -> None:
+    if version != SCHEMA_VERSION:
+        raise BadDocument(
+            f"schema_version: is {version}, this lab reads {SCHEMA_VERSION}",
+            where=where,
+            hint="read it with the faultlab that wrote it, or run `make lab` again",
+        )
+
+
+def _in_words(message: str) -> str:
+    """msgspec's message with the field in front: ``probe.facts.libc: Expected `object`, got `str```."""
+    found = re.fullmatch(r"(.+) - at `\$\.?(.*)`", message)
+    return f"{found[2]}: {found[1]}" if found and found[2] else message
+
+
+def envelope(
+    *,
+    guest: dict[str, Any],
+    image: ImageIdentity,
+    provisioned_key: str,
+    commit: Commit,
+    accelerator: str,
+    probe: bytes,
+    demonstrations: dict[str, Demonstration],
+    aslr: bytes | None,
+) -> bytes:
+    """The text of a runs/<guest>.json.
+
+    ``guest`` is the declared entry with its ``name``; ``probe`` and ``aslr`` are what faultprobe printed,
+    stored unchanged in meaning, fields this lab does not know included. Raises BadDocument when a part does
+    not fit.
+    """
+    name = str(guest.get("name"))
+    parse_probe(probe, f"faultprobe on {name}")
+    text = msgspec.json.format(
+        msgspec.json.encode(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "guest": guest,
+                "image": image,
+                "provisioned_key": provisioned_key,
+                "commit": commit,
+                "accelerator": accelerator,
+                "probe": msgspec.Raw(probe),
+                "demonstrations": demonstrations,
+                "aslr": None if aslr is None else msgspec.Raw(aslr),
+            }
+        )
+    )
+    parse_run(text, f"the run of {name}")
+    return text + b"\n"

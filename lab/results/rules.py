@@ -1,0 +1,298 @@
+"""What an experiment must give on a guest, computed from the guest's facts before the run.
+
+The law of lazy-malloc, for a block that libc takes from the kernel as a mapping of its own: malloc costs one
+fault for each page it writes into itself, the first memset one for each page of the buffer that is left, the
+second none.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lab.results import allocators, catalogue
+from lab.results.allocators import Layout
+from lab.results.aslr import Calibration
+from lab.results.catalogue import Rule
+from lab.results.document import Facts
+
+LAZY_MALLOC = "lazy-malloc"
+MALLOC, MEMSET, AGAIN = "malloc", "memset", "memset again"
+PHASES = (MALLOC, MEMSET, AGAIN)
+"""The phases of lazy-malloc that have a rise, in order, by the names faultprobe gives them."""
+
+TOGETHER = "malloc + memset"
+"""Not a phase but the sum of two: the pages touched once the buffer is full, which libcs share."""
+
+
+class Build(enum.StrEnum):
+    """What runs the phases; the values are the names under which a run stores the counts."""
+
+    IN_PROCESS = "faultprobe"
+    DYNAMIC = "pagefault-demo"
+    STATIC = "pagefault-demo-static"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A rule at work on one guest; ``text`` says what it does there."""
+
+    rule: Rule
+    text: str
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one rule adds to a count (faults, may be negative)."""
+
+    rule: Rule
+    faults: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Possible:
+    """One possible count: the sum of its terms. ``when`` says what selects it, if there are several."""
+
+    terms: tuple[Term, ...]
+    when: str = ""
+
+    @property
+    def count(self) -> int:
+        """Minor faults."""
+        return sum(term.faults for term in self.terms)
+
+
+@dataclass(frozen=True)
+class PhasePrediction:
+    """The rise of one phase: every possible count, or none and the reason why no number is claimed."""
+
+    phase: str
+    possible: tuple[Possible, ...]
+    not_claimed: Reason | None = None
+
+    def counts(self) -> tuple[int, ...]:
+        """The predicted counts, ascending; empty when none is claimed."""
+        return tuple(sorted(possible.count for possible in self.possible))
+
+    def selecting(self, count: int) -> Possible | None:
+        """The possibility that gives this count, None when it is not predicted."""
+        return next((possible for possible in self.possible if possible.count == count), None)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All phases of lazy-malloc for one guest, size (bytes) and build."""
+
+    size_bytes: int
+    build: Build
+    phases: tuple[PhasePrediction, ...]
+
+    def phase(self, name: str) -> PhasePrediction:
+        """The prediction of one phase. Raises KeyError for a phase lazy-malloc does not have."""
+        return {phase.phase: phase for phase in self.phases}[name]
+
+
+def predict(
+    facts: Facts, size_bytes: int, build: Build, calibration: Calibration | None = None
+) -> Prediction:
+    """What lazy-malloc of ``size_bytes`` must give on a guest with these facts.
+
+    ``calibration`` names the ASLR residues that cost the dynamic demonstration one fault more. The rules are
+    in :mod:`lab.results.catalogue`, the pages in :mod:`lab.results.allocators`. Raises ValueError for a size
+    below 1 byte.
+    """
+    if size_bytes < 1:
+        raise ValueError(f"size_bytes must be at least 1, not {size_bytes}")
+    obstacle = next(_obstacles(facts, size_bytes, build), None)
+    if obstacle is not None:
+        first = [PhasePrediction(phase, (), obstacle) for phase in (MALLOC, MEMSET, TOGETHER)]
+    else:
+        layouts, rule = _layouts(facts, size_bytes, build)
+        first = [_in_malloc(layouts, rule), _in_memset(facts, layouts, rule), _together(facts, layouts, rule)]
+    if build is not Build.IN_PROCESS:
+        # The program's own start-up falls into the malloc step; without a number for it there is no sum.
+        first = [PhasePrediction(MALLOC, (), Reason(catalogue.START_UP, _START_UP)), first[1]]
+    if build is Build.DYNAMIC and obstacle is None:
+        first[1] = _with_first_call(facts, first[1], calibration)
+    present = Term(catalogue.PRESENT_STAYS, 0, "every page is there")
+    again = PhasePrediction(AGAIN, (Possible((present,)),))
+    return Prediction(size_bytes, build, (*first, again))
+
+
+def tunables(facts: Facts) -> dict[str, str]:
+    """glibc's tunables that are set, by their full names, from GLIBC_TUNABLES and the older MALLOC_
+    variables.
+    """
+    found = {
+        f"glibc.malloc.{name.removeprefix('MALLOC_').rstrip('_').lower()}": value
+        for name, value in facts.tunables.items()
+        if name.startswith("MALLOC_")
+    }
+    for assignment in facts.tunables.get("GLIBC_TUNABLES", "").split(":"):
+        name, equals, value = assignment.partition("=")
+        if equals:
+            found[name] = value
+    return found
+
+
+def _number(text: str) -> int | None:
+    """A tunable's value as glibc reads it (strtoul with base 0): 10, 0x10, 010; None when it is none."""
+    try:
+        return int(text, 8 if text.startswith("0") and text.isdigit() else 0)
+    except ValueError:
+        return None
+
+
+def _version(facts: Facts) -> tuple[int, ...]:
+    numbers = (facts.libc.version or "").split(".")
+    return tuple(int(number) for number in numbers) if all(number.isdigit() for number in numbers) else ()
+
+
+def _obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
+    """Facts that take this guest out of the law's reach, the most general first."""
+    family, version = facts.libc.family, _version(facts)
+    if family not in ("glibc", "musl") or (family == "musl" and version < (1, 2, 1)):
+        yield Reason(
+            catalogue.OTHER_LIBC, f"no rule for {family} {facts.libc.version or 'of unknown version'}"
+        )
+    if facts.tunables.get("LD_PRELOAD"):
+        yield Reason(
+            catalogue.OTHER_ALLOCATOR, f"LD_PRELOAD={facts.tunables['LD_PRELOAD']} may bring another malloc"
+        )
+    if facts.architecture == "s390x":
+        yield Reason(catalogue.OVERLAPPING_COPY, "on s390x memset may fault twice on each page")
+    if facts.thp.enabled == "always":
+        yield Reason(
+            catalogue.THP, "transparent huge pages are set to always: one fault may bring in many pages"
+        )
+    for name, mode in facts.thp.sizes.items():
+        # "inherit" follows the global mode, which was looked at above.
+        if mode == "always":
+            yield Reason(catalogue.MTHP, f"{name} is set to always: one fault may bring in many pages")
+    if family == "glibc":
+        yield from _glibc_obstacles(facts, size, version)
+    elif build is not Build.STATIC and size < allocators.MUSL_THRESHOLD:
+        yield Reason(
+            catalogue.BELOW_THRESHOLD,
+            f"{size:,} bytes are below musl's mmap threshold of {allocators.MUSL_THRESHOLD:,}",
+        )
+
+
+def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Iterator[Reason]:
+    settings = tunables(facts)
+    if _number(settings.get("glibc.malloc.hugetlb", "0")) != 0:
+        yield Reason(
+            catalogue.HUGETLB_TUNABLE,
+            f"glibc.malloc.hugetlb={settings['glibc.malloc.hugetlb']} asks for huge pages",
+        )
+    if facts.architecture == "aarch64" and version >= (2, 43) and facts.thp.enabled not in (None, "never"):
+        yield Reason(
+            catalogue.AARCH64_THP, f"glibc {facts.libc.version} asks for huge pages on aarch64 by itself"
+        )
+    if _number(settings.get("glibc.mem.tagging", "0")) != 0:
+        yield Reason(
+            catalogue.MEMORY_TAGGING,
+            f"glibc.mem.tagging={settings['glibc.mem.tagging']}: malloc tags the block",
+        )
+    if "glibc.malloc.mmap_max" in settings:
+        yield Reason(
+            catalogue.MMAP_MAX,
+            f"glibc.malloc.mmap_max={settings['glibc.malloc.mmap_max']} limits malloc's mappings",
+        )
+    text = settings.get("glibc.malloc.mmap_threshold", str(allocators.GLIBC_THRESHOLD))
+    threshold = _number(text)
+    if threshold is None or allocators.glibc_chunk_bytes(size, facts.architecture) < threshold:
+        limit = text if threshold is None else f"{threshold:,}"
+        yield Reason(catalogue.BELOW_THRESHOLD, f"{size:,} bytes are below glibc's mmap threshold of {limit}")
+
+
+def _layouts(facts: Facts, size: int, build: Build) -> tuple[tuple[Layout, ...], Rule]:
+    """The pages malloc and the buffer touch, every possibility, and the rule that says so."""
+    page = facts.page_size_bytes
+    if facts.libc.family == "musl" and build is Build.STATIC:
+        return (allocators.musl_bump(size, page),), catalogue.MUSL_BUMP
+    if facts.libc.family == "musl":
+        return allocators.musl_mappings(size, page), catalogue.MUSL_ENDS
+    if (_number(tunables(facts).get("glibc.malloc.perturb", "0")) or 0) & 0xFF:
+        return (allocators.glibc_perturbed(size, page, facts.architecture),), catalogue.GLIBC_PERTURB
+    return (allocators.glibc_mapping(size, page, facts.architecture),), catalogue.GLIBC_HEADER
+
+
+def _possible(terms: Sequence[tuple[Term, ...]]) -> tuple[Possible, ...]:
+    """The different counts among these sums, each once."""
+    by_count = {Possible(each).count: each for each in terms}
+    if len(by_count) == 1:
+        return tuple(Possible(each) for each in by_count.values())
+    return tuple(Possible(each, _PLACED) for _, each in sorted(by_count.items()))
+
+
+_PLACED = "depends on where mallocng places the buffer, which moves with each large block"
+_START_UP = "the start-up of the program comes on top of malloc's own pages"
+
+_WRITTEN = {
+    catalogue.GLIBC_HEADER: "malloc writes its header into the first page",
+    catalogue.GLIBC_PERTURB: "malloc is told to fill the buffer",
+    catalogue.MUSL_ENDS: "malloc writes into the first and the last page",
+    catalogue.MUSL_BUMP: "malloc only moves a pointer and writes nothing",
+}
+
+
+def _in_malloc(layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
+    terms = [(Term(rule, layout.in_malloc, _WRITTEN[rule]),) for layout in layouts]
+    return PhasePrediction(MALLOC, _possible(terms))
+
+
+def _in_memset(facts: Facts, layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
+    terms = [
+        (
+            _spanned(facts, layout),
+            Term(rule, layout.in_memset - len(layout.buffer), "touched by malloc before"),
+        )
+        for layout in layouts
+    ]
+    return PhasePrediction(MEMSET, _possible(terms))
+
+
+def _together(facts: Facts, layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
+    terms = [
+        (
+            _spanned(facts, layout),
+            Term(rule, layout.touched - len(layout.buffer), "malloc's own, beside the buffer"),
+        )
+        for layout in layouts
+    ]
+    return PhasePrediction(TOGETHER, _possible(terms))
+
+
+def _spanned(facts: Facts, layout: Layout) -> Term:
+    spanned, kib = len(layout.buffer), facts.page_size_bytes // 1024
+    return Term(catalogue.PAGE_SIZE, spanned, f"the buffer spans {spanned:,} pages of {kib} KiB")
+
+
+def _with_first_call(
+    facts: Facts, memset: PhasePrediction, calibration: Calibration | None
+) -> PhasePrediction:
+    """The dynamic demonstration: the first call of memset may cost a fault for memset's own code."""
+    if facts.libc.family == "musl":
+        beside = Term(catalogue.BESIDE_MEMCPY, 0, "start-up has used the page of memset's code")
+        with_beside = tuple(Possible((*each.terms, beside), each.when) for each in memset.possible)
+        return PhasePrediction(memset.phase, with_beside)
+    counts: dict[int, Possible] = {}
+    for each in memset.possible:
+        for extra, words in ((0, "memset's code came along with code used before"), (1, "it did not")):
+            around = Term(catalogue.FAULT_AROUND, extra, "the first call of memset brings in its code")
+            terms = (*each.terms, around) if extra else each.terms
+            count = each.count + extra
+            counts.setdefault(count, Possible(terms, _selected_by(calibration, count) or words))
+    return PhasePrediction(memset.phase, tuple(counts[count] for count in sorted(counts)))
+
+
+def _selected_by(calibration: Calibration | None, count: int) -> str:
+    """The residues the calibration saw giving this count, in words; empty when it names none."""
+    residues = calibration.selecting(MEMSET, count) if calibration else ()
+    if calibration is None or not residues:
+        return ""
+    listed = ", ".join(str(residue) for residue in residues)
+    return f"the page number of libc modulo {calibration.window_pages} is {listed}"
