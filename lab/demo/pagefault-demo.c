@@ -29,9 +29,9 @@ static const size_t DEFAULT_SIZE = (size_t)1024 * 1024;
 static void *(*volatile const fill)(void *, int, size_t) = memset;
 
 /*
- * The counters are read first and printed afterwards. What the printing itself costs (stdio's
- * buffer, binding printf) is therefore seen in the *next* phase: it is part of the rise after
- * malloc.
+ * The counters are read first and printed afterwards. What the printing itself costs (stdio gets
+ * its buffer, code and data are touched for the first time) is therefore seen in the *next* phase:
+ * it is part of the rise after malloc.
  */
 static void print_page_faults(const char *moment)
 {
