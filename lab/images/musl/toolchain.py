@@ -1,0 +1,126 @@
+"""zig as a cross compiler that configure scripts and makefiles take for an ordinary one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import BuildFailed, MissingTool
+
+
+@dataclass(frozen=True)
+class Target:
+    """One architecture as each part of the userland names it."""
+
+    architecture: str
+    triple: str
+    """For autoconf and for zig."""
+    busybox: str
+    """busybox's ARCH, a folder below ``arch/`` when it has one."""
+    loader: str
+    """File name of musl's dynamic loader below ``/lib``."""
+    ffi: str
+    """libffi's TARGET."""
+    ffi_files: tuple[str, ...]
+    """The folder below libffi's ``src`` and the files to compile there."""
+
+
+_TARGETS = (
+    Target(
+        architecture="x86_64",
+        triple="x86_64-linux-musl",
+        busybox="x86_64",
+        loader="ld-musl-x86_64.so.1",
+        ffi="X86_64",
+        ffi_files=("x86", "ffi64.c", "unix64.S", "ffiw64.c", "win64.S"),
+    ),
+    Target(
+        architecture="aarch64",
+        triple="aarch64-linux-musl",
+        busybox="aarch64",
+        loader="ld-musl-aarch64.so.1",
+        ffi="AARCH64",
+        ffi_files=("aarch64", "ffi.c", "sysv.S"),
+    ),
+)
+
+
+def target(architecture: str) -> Target:
+    """The target of an architecture's name; raises BuildFailed for one the recipe does not know."""
+    for known in _TARGETS:
+        if known.architecture == architecture:
+            return known
+    known_ones = ", ".join(known.architecture for known in _TARGETS)
+    raise BuildFailed(f"no musl userland for {architecture}", hint=f"architectures: {known_ones}")
+
+
+# One level of optimization everywhere: zig compiles its part of the libc anew for each. -s as there is no
+# strip for foreign binaries. zig's linker asks for a 16 MiB stack in PT_GNU_STACK, which no distribution does
+# and which musl gives to every thread.
+_FLAGS = ("-O2", "-g0", "-fno-sanitize=all")
+_TARGET_FLAGS = (
+    "-s",
+    "-dynamic",
+    "-Wl,-z,stack-size=0",
+    "-Wno-date-time",
+    "-Wno-incompatible-pointer-types",
+    "-Wno-unused-command-line-argument",
+)
+
+
+def install(to: Target, zig: tuple[str, ...], build_python: Path, work: Path) -> None:
+    """Write target-cc, target-ar, target-ranlib, host-cc, build-python and bzip2 into ``work/bin``."""
+    program = shlex.join(_zig_program(zig))
+    compile_for_target = shlex.join(
+        ["-target", to.triple, *_FLAGS, *_TARGET_FLAGS, f"-ffile-prefix-map={work}=/usr/src"],
+    )
+    scripts = {
+        # The two questions are CPython's and busybox's, and clang below zig does not answer them.
+        "target-cc": f"""case "$*" in
+            --print-multiarch) echo {to.triple}; exit;;
+            -print-multi-os-directory) echo ../lib; exit;;
+            esac
+            exec {program} cc {compile_for_target} "$@\"""",
+        "target-ar": f'exec {program} ar "$@"',
+        "target-ranlib": f'exec {program} ranlib "$@"',
+        "host-cc": f'exec {program} cc {shlex.join(_FLAGS)} "$@"',
+        "build-python": f'exec {shlex.quote(str(build_python.absolute()))} "$@"',
+        # busybox compresses its help texts while it is built; not every host has bzip2.
+        "bzip2": f"exec {shlex.quote(sys.executable)} -I -c"
+        " 'import bz2, sys; sys.stdout.buffer.write(bz2.compress(sys.stdin.buffer.read(), 1))'",
+    }
+    folder = work / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, text in scripts.items():
+        lines = [line.strip() for line in text.splitlines()]
+        (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+        (folder / name).chmod(0o755)
+
+
+def environment(work: Path, source_date_epoch: int) -> dict[str, str]:
+    """A whole environment for the build: nothing of the user's (CFLAGS, CONFIG_SITE, MAKEFLAGS) gets in."""
+    return {
+        "PATH": f"{work / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(work),
+        "LC_ALL": "C",
+        "TZ": "UTC",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SOURCE_DATE_EPOCH": str(source_date_epoch),
+        "ZIG_GLOBAL_CACHE_DIR": str(work / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(work / "zig"),
+    }
+
+
+def _zig_program(zig: tuple[str, ...]) -> list[str]:
+    """zig itself rather than the Python module that starts it: two thousand such starts are a minute."""
+    try:
+        answer = subprocess.run([*zig, "env"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        hint = "install the Python package ziglang"
+        raise MissingTool("zig does not run", where=shlex.join(zig), hint=hint) from error
+    found = re.search(r'zig_exe"?\s*[=:]\s*"([^"]+)"', answer)
+    return [found.group(1)] if found else list(zig)
