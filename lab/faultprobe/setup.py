@@ -8,7 +8,7 @@ here may depend on the machine that builds.
 from setuptools import Extension, setup
 
 NATIVE = "src/native"
-SOURCES = ("module.c", "counters.c", "lazy_malloc.c", "certificate.c", "machine.c")
+SOURCES = ("module.c", "counters.c", "lazy_malloc.c", "certificate.c", "machine.c", "spawn.c", "perf.c")
 
 native = Extension(
     "faultprobe._native",

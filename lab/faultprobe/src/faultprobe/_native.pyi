@@ -1,14 +1,17 @@
 """Types of the C extension; the meaning of each function is in the module that wraps it."""
 
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
 COMPILER: str
 RUSAGE_SELF: int
 RUSAGE_THREAD: int
 
-class Counters(NamedTuple):
-    minor: int
-    major: int
+class Counters(tuple[int, int]):
+    def __new__(cls, counts: tuple[int, int], /) -> Counters: ...
+    @property
+    def minor(self) -> int: ...
+    @property
+    def major(self) -> int: ...
 
 class LazyMalloc(TypedDict):
     readings: tuple[tuple[int, int], ...]
@@ -32,3 +35,32 @@ def get_personality() -> int: ...
 def set_personality(persona: int, /) -> None: ...
 def debugfs_open(name: str, flags: int, /) -> int: ...
 def measure_fault_around(path: str, /) -> int: ...
+def spawn(
+    path: bytes,
+    argv: list[bytes],
+    envp: list[bytes],
+    descriptors: tuple[int, int, int],
+    persona: int,
+    stack: int,
+    go: int,
+    report: int,
+    /,
+) -> int: ...
+def parse_report(report: bytes, /) -> tuple[int, int, int]: ...
+def perf_open(
+    major: bool,
+    pid: int,
+    cpu: int,
+    from_exec: bool,
+    user_only: bool,
+    sideband: bool,
+    watermark: int,
+    /,
+) -> int: ...
+def perf_id(descriptor: int, /) -> int: ...
+def perf_redirect(descriptor: int, into: int, /) -> None: ...
+
+class Ring:
+    def __new__(cls, descriptor: int, data_bytes: int, /) -> Ring: ...
+    def drain(self) -> bytes: ...
+    def close(self) -> None: ...

@@ -26,9 +26,9 @@ def _cost(who: int) -> Cost:
 def make(idle_readings: int = IDLE_READINGS) -> Certificate:
     """Takes `idle_readings` readings back to back and times batches of them.
 
-    The rise between the first and the last, of the whole process, is in faults and must be 0 (another
-    thread's faults would be in it: even a thread that was joined runs on for a moment until it is gone); costs are nanoseconds for one
-    reading, for the whole process (RUSAGE_SELF) and for one thread (RUSAGE_THREAD).
+    The rise between the first and the last is in faults and must be 0. It is the whole process's: the
+    faults of other threads would be in it, even of one that was joined and is still on its way out.
+    Costs are nanoseconds for one reading, of the process (RUSAGE_SELF) and of a thread (RUSAGE_THREAD).
     Raises ValueError for fewer than 2 readings, OSError when getrusage is refused.
     """
     minor, major = _native.idle_rise(_native.RUSAGE_SELF, idle_readings)

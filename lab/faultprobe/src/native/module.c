@@ -22,12 +22,19 @@ static PyMethodDef methods[] = {
     {"debugfs_open", debugfs_open, METH_VARARGS, "debugfs_open(name, flags) -> descriptor"},
     {"measure_fault_around", measure_fault_around, METH_VARARGS,
      "measure_fault_around(path) -> bytes one read fault makes present"},
+    {"spawn", spawn, METH_VARARGS,
+     "spawn(path, argv, envp, descriptors, persona, stack, go, report) -> pid"},
+    {"parse_report", parse_report, METH_VARARGS, "parse_report(bytes) -> (minor, major, errno)"},
+    {"perf_open", perf_open, METH_VARARGS,
+     "perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark) -> descriptor"},
+    {"perf_id", perf_id, METH_VARARGS, "perf_id(descriptor) -> int"},
+    {"perf_redirect", perf_redirect, METH_VARARGS, "perf_redirect(descriptor, into)"},
     {NULL, NULL, 0, NULL},
 };
 
 static int module_exec(PyObject *module)
 {
-    if (counters_add_type(module) != 0)
+    if (counters_add_type(module) != 0 || ring_add_type(module) != 0)
         return -1;
     if (PyModule_AddStringConstant(module, "COMPILER", COMPILER) != 0)
         return -1;

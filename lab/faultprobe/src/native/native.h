@@ -65,4 +65,14 @@ PyObject *set_personality(PyObject *module, PyObject *args);
 PyObject *debugfs_open(PyObject *module, PyObject *args);
 PyObject *measure_fault_around(PyObject *module, PyObject *args);
 
+/* spawn.c */
+PyObject *spawn(PyObject *module, PyObject *args);
+PyObject *parse_report(PyObject *module, PyObject *args);
+
+/* perf.c */
+PyObject *perf_open(PyObject *module, PyObject *args);
+PyObject *perf_id(PyObject *module, PyObject *args);
+PyObject *perf_redirect(PyObject *module, PyObject *args);
+int ring_add_type(PyObject *module);
+
 #endif

@@ -1,0 +1,107 @@
+"""What fault-around does to a sequence of page touches, computed.
+
+A read fault in a mapped file maps the cached pages around the address too: a window of fault_around_bytes,
+aligned on the *virtual* address, clipped to the mapping and to the page table (do_fault_around in
+mm/memory.c). So a program that touches the same pages of a library in the same order takes more or fewer
+faults depending on where in a window the library begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Union
+
+from faultprobe.addressspace import AddressSpace, Vma
+from faultprobe.perf import Event, Fault, Mapped
+
+
+class Touch(NamedTuple):
+    """One fault of a program that runs with a window of one page: in which phase, on which page.
+
+    Pages are virtual addresses divided by the page size; the mapping is from page `first` to before `end`.
+    `may_be_spared`: a read of a mapped file, which is no fault when a neighbour's fault mapped the page.
+    """
+
+    phase: int
+    page: int
+    path: str
+    first: int
+    end: int
+    may_be_spared: bool
+
+
+class Replaced(NamedTuple):
+    """A new mapping took the place of pages `first` to before `end`: what was mapped there is gone."""
+
+    path: str
+    first: int
+    end: int
+
+
+Step = Union[Touch, Replaced]
+
+
+class Window(NamedTuple):
+    """The kernel's window and the reach of one page table, in pages."""
+
+    pages: int
+    table_pages: int
+
+    def around(self, page: int, first: int, end: int) -> range:
+        """The pages that a read fault on `page` maps in a mapping from `first` to before `end`."""
+        entry = page % self.table_pages
+        start = max(entry - entry % self.pages, entry - min(entry, page - first))
+        stop = min(start + self.pages, self.table_pages, entry + end - page)
+        return range(page - entry + start, page - entry + stop)
+
+
+def steps_of(events: Sequence[Event], boundaries: Sequence[int], page_size: int) -> list[Step]:
+    """Every page a program touched, in order, from a recording made with a window of one page.
+
+    `boundaries[i]` is the number of faults before the end of phase i; what comes after the last belongs to
+    the phase behind it. A page of a writable private file mapping is copied at its first write, window or
+    not; when it faulted twice, the first time was a read.
+    """
+    space = AddressSpace()
+    steps: list[Step] = []
+    phase = taken = 0
+    faults = [event for event in events if isinstance(event, Fault)]
+    last_fault = {fault.address // page_size: index for index, fault in enumerate(faults)}
+    for event in events:
+        if isinstance(event, Mapped) and space.apply(event):
+            steps.append(
+                Replaced(event.path, event.start // page_size, (event.start + event.length) // page_size)
+            )
+        elif isinstance(event, Fault):
+            while phase < len(boundaries) and taken >= boundaries[phase]:
+                phase += 1
+            page = event.address // page_size
+            steps.append(_touch(phase, page, space.find(event.address), last_fault[page] > taken, page_size))
+            taken += 1
+    return steps
+
+
+def _touch(phase: int, page: int, vma: Vma | None, faults_again: bool, page_size: int) -> Touch:
+    if vma is None:
+        return Touch(phase, page, "", page, page + 1, False)
+    is_read = faults_again or not vma.is_writable
+    return Touch(phase, page, vma.path, vma.start // page_size, vma.end // page_size, vma.is_file and is_read)
+
+
+def faults_by_phase(steps: Iterable[Step], phases: int, window: Window, shift: int = 0) -> tuple[int, ...]:
+    """The faults of each phase when everything lies `shift` pages higher and the kernel maps by `window`."""
+    counts = [0] * phases
+    mapped: set[int] = set()
+    for step in steps:
+        if isinstance(step, Replaced):
+            mapped.difference_update(range(step.first + shift, step.end + shift))
+            continue
+        page = step.page + shift
+        if step.may_be_spared:
+            if page in mapped:
+                continue
+            mapped.update(window.around(page, step.first + shift, step.end + shift))
+        else:
+            mapped.add(page)
+        counts[step.phase] += 1
+    return tuple(counts)

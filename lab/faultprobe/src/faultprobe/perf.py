@@ -1,0 +1,261 @@
+"""One record for each page fault, from the kernel's perf events.
+
+Two events are opened on each processor, PERF_COUNT_SW_PAGE_FAULTS_MIN and _MAJ with a sample period
+of 1, into one ring. Not PERF_COUNT_SW_PAGE_FAULTS: the architecture raises that one before the fault
+is handled, so it also sees faults that fail (SIGSEGV, a bad pointer given to a system call), which
+getrusage never counts; and it does not tell minor from major. The other two are raised where ru_minflt
+and ru_majflt are (mm_account_fault in mm/memory.c), unless the kernel took the fault on the task's
+behalf without a trap.
+
+The record layout is that of perf_event_open(2) for the sample type in perf.c:
+IDENTIFIER | IP | TID | TIME | ADDR, with the matching trailer on every other record.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple, Union
+
+from faultprobe import _native, procfs
+
+RECORD_MMAP2, RECORD_LOST, RECORD_COMM, RECORD_EXIT = 10, 2, 3, 4
+RECORD_FORK, RECORD_SAMPLE, RECORD_LOST_SAMPLES = 7, 9, 13
+MISC_CPUMODE, MISC_KERNEL, MISC_COMM_EXEC = 0x7, 1, 1 << 13
+HEADER = struct.Struct("=IHH")  # type, misc, size
+SAMPLE = struct.Struct("=QQIIQQ")  # id, instruction pointer, pid, tid, time, address
+TRAILER = struct.Struct("=IIQQ")  # pid, tid, time, id
+MMAP2 = struct.Struct("=IIQQQIIQQII")  # pid, tid, start, length, offset, major, minor, inode, generation, ...
+TASK = struct.Struct("=IIIIQ")  # pid, parent pid, tid, parent tid, time
+LOST = struct.Struct("=QQ")  # id, number
+
+# Under perf_event_mlock_kb's default a ring without privilege is 512 KiB for each processor.
+UNPRIVILEGED_RING_BYTES = 512 << 10
+LARGEST_RING_BYTES = 4 << 20
+ALL_RINGS_BYTES = 32 << 20
+
+
+class Fault(NamedTuple):
+    """One page fault: CLOCK_MONOTONIC nanoseconds, who, the instruction, the address that was not there."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    instruction: int
+    address: int
+    is_major: bool
+    in_kernel: bool
+
+
+class Mapped(NamedTuple):
+    """A mapping made or changed; prot and flags are mmap's bits, `path` may be "//anon", "[stack]", ..."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    start: int
+    length: int
+    offset: int
+    device: tuple[int, int]
+    inode: int
+    prot: int
+    flags: int
+    path: str
+
+
+class Forked(NamedTuple):
+    """A new process, or a new thread when `pid` equals `parent_pid`."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    parent_pid: int
+    parent_tid: int
+
+
+class Exited(NamedTuple):
+    time_ns: int
+    pid: int
+    tid: int
+
+
+class Named(NamedTuple):
+    """A task's new name; `by_exec` when an exec gave it, which also empties the address space."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    name: str
+    by_exec: bool
+
+
+Event = Union[Fault, Mapped, Forked, Exited, Named]
+
+
+class PerfRefused(OSError):
+    """The kernel does not let us record; `errno` is perf_event_open's and `hint` says which setting would."""
+
+    def __init__(self, number: int, hint: str) -> None:
+        super().__init__(number, f"perf_event_open: {os.strerror(number)}; {hint}")
+        self.hint = hint
+
+
+def refusal(error: OSError) -> PerfRefused:
+    """The refusal with a hint that fits its errno."""
+    number = error.errno or 0
+    paranoid = procfs.read_int("/proc/sys/kernel/perf_event_paranoid")
+    if number in (errno.EACCES, errno.EPERM):
+        hint = (
+            f"kernel.perf_event_paranoid is {paranoid}: run as root, grant CAP_PERFMON, or set it to 1 "
+            "(2 is enough when only faults in user mode are recorded); in a container the seccomp profile "
+            "may forbid it too"
+        )
+    elif number in (errno.ENOSYS, errno.ENOENT, errno.EOPNOTSUPP):
+        hint = "this kernel was built without perf events"
+    elif number == errno.EMFILE:
+        hint = "two descriptors are needed for each processor: raise the limit (ulimit -n)"
+    else:
+        hint = f"kernel.perf_event_paranoid is {paranoid}"
+    return PerfRefused(number, hint)
+
+
+def online_cpus() -> list[int]:
+    """The processors that are running, from a list such as "0-3,8"."""
+    cpus: list[int] = []
+    for part in (procfs.read("/sys/devices/system/cpu/online") or "0").split(","):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+class Recorder:
+    """The events and rings that follow one process, its threads and its children.
+
+    With `from_exec` the process must be waiting to exec: the first record is of the new image.
+    Use as a context manager. Raises PerfRefused.
+    """
+
+    def __init__(
+        self, pid: int, *, from_exec: bool = True, user_only: bool = False, ring_bytes: int | None = None
+    ) -> None:
+        self._descriptors: list[int] = []
+        self._rings: list[_native.Ring] = []
+        self._major_ids: set[int] = set()
+        self._lost = 0
+        self._events: list[Event] = []
+        cpus = online_cpus()
+        sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
+        try:
+            for cpu in cpus:
+                self._open(pid, cpu, from_exec, user_only, sizes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, pid: int, cpu: int, from_exec: bool, user_only: bool, sizes: list[int]) -> None:
+        watermark = min(sizes) // 4
+        try:
+            minor = _native.perf_open(False, pid, cpu, from_exec, user_only, True, watermark)
+            self._descriptors.append(minor)
+            major = _native.perf_open(True, pid, cpu, from_exec, user_only, False, watermark)
+            self._descriptors.append(major)
+        except OSError as error:
+            raise refusal(error) from error
+        while True:
+            try:
+                self._rings.append(_native.Ring(minor, sizes[0]))
+                break
+            except OSError as error:
+                # EPERM: more locked memory than an unprivileged user may have.
+                if error.errno != errno.EPERM or len(sizes) == 1:
+                    raise
+                del sizes[0]
+        _native.perf_redirect(major, minor)
+        self._major_ids.add(_native.perf_id(major))
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors to poll: readable when a quarter of a ring is full."""
+        return self._descriptors[::2]
+
+    def drain(self) -> None:
+        """Takes what the rings hold, so that the kernel has room again."""
+        for ring in self._rings:
+            for event in self._decode(ring.drain()):
+                self._events.append(event)
+
+    def events(self) -> list[Event]:
+        """Everything so far, in order of time."""
+        self.drain()
+        return sorted(self._events, key=lambda event: event.time_ns)
+
+    @property
+    def counted(self) -> int:
+        """Faults the events counted: equals the number of Fault records unless some were lost."""
+        return sum(int.from_bytes(os.read(each, 8), sys.byteorder) for each in self._descriptors)
+
+    @property
+    def lost(self) -> int:
+        """Records of any kind the kernel said it had to drop because a ring was full."""
+        return self._lost
+
+    def close(self) -> None:
+        for ring in self._rings:
+            ring.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._rings, self._descriptors = [], []
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, data: bytes) -> Iterator[Event]:
+        at = 0
+        while at < len(data):
+            kind, misc, size = HEADER.unpack_from(data, at)
+            body = at + HEADER.size
+            if kind == RECORD_SAMPLE:
+                event_id, ip, pid, tid, time, address = SAMPLE.unpack_from(data, body)
+                in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
+                yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel)
+            elif kind == RECORD_MMAP2:
+                yield _mapped(data, body, at + size)
+            elif kind in (RECORD_FORK, RECORD_EXIT):
+                pid, parent_pid, tid, parent_tid, time = TASK.unpack_from(data, body)
+                if kind == RECORD_FORK:
+                    yield Forked(time, pid, tid, parent_pid, parent_tid)
+                else:
+                    yield Exited(time, pid, tid)
+            elif kind == RECORD_COMM:
+                pid, tid = struct.unpack_from("=II", data, body)
+                time = TRAILER.unpack_from(data, at + size - TRAILER.size)[2]
+                yield Named(time, pid, tid, _text(data, body + 8), bool(misc & MISC_COMM_EXEC))
+            elif kind == RECORD_LOST:
+                self._lost += LOST.unpack_from(data, body)[1]
+            elif kind == RECORD_LOST_SAMPLES:
+                self._lost += struct.unpack_from("=Q", data, body)[0]
+            at += size
+
+
+def _ring_bytes(cpus: int) -> int:
+    size = LARGEST_RING_BYTES
+    while size * cpus > ALL_RINGS_BYTES and size > UNPRIVILEGED_RING_BYTES:
+        size //= 2
+    return size
+
+
+def _text(data: bytes, at: int) -> str:
+    return data[at : data.index(0, at)].decode(errors="replace")
+
+
+def _mapped(data: bytes, body: int, end: int) -> Mapped:
+    pid, tid, start, length, offset, major, minor, inode, _, prot, flags = MMAP2.unpack_from(data, body)
+    time = TRAILER.unpack_from(data, end - TRAILER.size)[2]
+    path = _text(data, body + MMAP2.size)
+    return Mapped(time, pid, tid, start, length, offset, (major, minor), inode, prot, flags, path)

@@ -1,0 +1,226 @@
+/*
+ * perf_event_open for page faults, and the ring its records arrive in. What the bytes of a record
+ * mean is known to perf.py; here they are only carried.
+ */
+#include "native.h"
+
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Why these and not PERF_COUNT_SW_PAGE_FAULTS: see perf.py. */
+enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MAJ };
+
+/*
+ * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark) -> descriptor
+ *
+ * One record for each minor (or major) fault of `pid` and of all its later threads and children on
+ * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks and exits
+ * too. watermark: bytes in the ring that wake a poller.
+ */
+PyObject *perf_open(PyObject *module, PyObject *args)
+{
+    struct perf_event_attr attr;
+    int major, pid, cpu, from_exec, user_only, sideband, descriptor;
+    unsigned int watermark;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "piipppI:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
+                          &sideband, &watermark))
+        return NULL;
+    memset(&attr, 0, sizeof attr);
+    attr.size = sizeof attr;
+    attr.type = PERF_TYPE_SOFTWARE;
+    attr.config = major ? MAJOR_FAULTS : MINOR_FAULTS;
+    attr.sample_period = 1;
+    attr.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID |
+                       PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR;
+    attr.disabled = from_exec ? 1 : 0;
+    attr.enable_on_exec = from_exec ? 1 : 0;
+    attr.inherit = 1;
+    attr.exclude_kernel = user_only ? 1 : 0;
+    attr.exclude_hv = user_only ? 1 : 0;
+    attr.mmap = attr.mmap_data = attr.mmap2 = sideband ? 1 : 0;
+    attr.comm = attr.comm_exec = attr.task = sideband ? 1 : 0;
+    attr.sample_id_all = 1;
+    attr.watermark = 1;
+    attr.wakeup_watermark = watermark;
+    /* One clock for all processors, and one a program can read: the records are sorted by it. */
+    attr.use_clockid = 1;
+    attr.clockid = CLOCK_MONOTONIC;
+    descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    if (descriptor < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(descriptor);
+}
+
+/* perf_id(descriptor) -> the number by which records name their event. */
+PyObject *perf_id(PyObject *module, PyObject *args)
+{
+    int descriptor;
+    uint64_t id;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "i:perf_id", &descriptor))
+        return NULL;
+    if (ioctl(descriptor, PERF_EVENT_IOC_ID, &id) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromUnsignedLongLong(id);
+}
+
+/* perf_redirect(descriptor, into): the records of one event go into the ring of another. */
+PyObject *perf_redirect(PyObject *module, PyObject *args)
+{
+    int descriptor, into;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "ii:perf_redirect", &descriptor, &into))
+        return NULL;
+    if (ioctl(descriptor, PERF_EVENT_IOC_SET_OUTPUT, into) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+struct ring {
+    PyObject_HEAD unsigned char *mapping; /* the control page, then the data; NULL once closed */
+    size_t page_size;
+    size_t data_bytes;
+};
+
+static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    int descriptor;
+    Py_ssize_t data_bytes;
+    struct ring *ring;
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+
+    if (keywords != NULL && PyDict_Size(keywords) != 0) {
+        PyErr_SetString(PyExc_TypeError, "Ring takes no keyword arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "in:Ring", &descriptor, &data_bytes))
+        return NULL;
+    ring = (struct ring *)allocate(type, 0);
+    if (ring == NULL)
+        return NULL;
+    ring->page_size = (size_t)sysconf(_SC_PAGESIZE);
+    ring->data_bytes = (size_t)data_bytes;
+    ring->mapping = NULL;
+    if (data_bytes <= 0 || (data_bytes & (data_bytes - 1)) != 0 ||
+        (size_t)data_bytes < ring->page_size) {
+        PyErr_SetString(PyExc_ValueError, "a ring is a power of two of bytes, at least one page");
+        Py_DECREF(ring);
+        return NULL;
+    }
+    ring->mapping = mmap(NULL, ring->page_size + ring->data_bytes, PROT_READ | PROT_WRITE,
+                         MAP_SHARED, descriptor, 0);
+    if (ring->mapping == MAP_FAILED) {
+        ring->mapping = NULL;
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(ring);
+        return NULL;
+    }
+    return (PyObject *)ring;
+}
+
+static void ring_unmap(struct ring *ring)
+{
+    if (ring->mapping != NULL)
+        munmap(ring->mapping, ring->page_size + ring->data_bytes);
+    ring->mapping = NULL;
+}
+
+static void ring_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+
+    ring_unmap((struct ring *)self);
+    release(self);
+    Py_DECREF(type);
+}
+
+/*
+ * drain() -> everything the kernel wrote since the last call, and gives the room back.
+ * The head is 64 bits wide and only grows; read twice, so that a 32-bit machine cannot see half of
+ * a store.
+ */
+static PyObject *ring_drain(PyObject *self, PyObject *unused)
+{
+    struct ring *ring = (struct ring *)self;
+    volatile struct perf_event_mmap_page *control = (void *)ring->mapping;
+    const unsigned char *data = ring->mapping + ring->page_size;
+    uint64_t head, tail;
+    size_t available, offset, first;
+    PyObject *records;
+    char *into;
+
+    (void)unused;
+    if (ring->mapping == NULL) {
+        PyErr_SetString(PyExc_ValueError, "the ring is closed");
+        return NULL;
+    }
+    do {
+        head = control->data_head;
+    } while (head != control->data_head);
+    __sync_synchronize();
+    tail = control->data_tail;
+    available = (size_t)(head - tail);
+    records = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)available);
+    if (records == NULL)
+        return NULL;
+    into = PyBytes_AsString(records);
+    offset = (size_t)(tail & (ring->data_bytes - 1));
+    first = available < ring->data_bytes - offset ? available : ring->data_bytes - offset;
+    memcpy(into, data + offset, first);
+    memcpy(into + first, data, available - first);
+    __sync_synchronize();
+    control->data_tail = head;
+    return records;
+}
+
+static PyObject *ring_close(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    ring_unmap((struct ring *)self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef ring_methods[] = {
+    {"drain", ring_drain, METH_NOARGS, "drain() -> bytes, the records since the last call"},
+    {"close", ring_close, METH_NOARGS, "close(): unmaps the ring"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot ring_slots[] = {
+    {Py_tp_new, (void *)ring_new},
+    {Py_tp_dealloc, (void *)ring_dealloc},
+    {Py_tp_methods, ring_methods},
+    {Py_tp_doc, (void *)"Ring(descriptor, data_bytes): the records of a perf event"},
+    {0, NULL},
+};
+
+static PyType_Spec ring_spec = {
+    .name = "faultprobe._native.Ring",
+    .basicsize = sizeof(struct ring),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = ring_slots,
+};
+
+int ring_add_type(PyObject *module)
+{
+    PyObject *type = PyType_FromSpec(&ring_spec);
+
+    if (type == NULL)
+        return -1;
+    if (PyModule_AddObject(module, "Ring", type) < 0) {
+        Py_DECREF(type);
+        return -1;
+    }
+    return 0;
+}
