@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -144,7 +145,8 @@ def check_fit(name: str, here: Machine) -> None:
         if fits and numbers(here.libc_version) >= numbers(lowest):
             break
     else:
-        raise UnfitError(f"{name} is for {' or '.join(wanted)}, but this machine has {here}")
+        kinds = " or ".join(dict.fromkeys(wanted))
+        raise UnfitError(f"{name} is for {kinds}, but this machine has {here}")
     if not any(python_fits(tag, abi_tags, here.python) for tag in python_tags.split(".")):
         version = ".".join(map(str, here.python))
         raise UnfitError(f"{name} is for Python {python_tags}-{abi_tags}, but this machine has {version}")
@@ -187,7 +189,11 @@ def remove_installed(folder: Path) -> None:
     """Remove every faultprobe in the folder, by what its own record lists."""
     for information in folder.glob("faultprobe-*.dist-info"):
         for file in importlib.metadata.PathDistribution(information).files or []:
-            (folder / file).unlink(missing_ok=True)
+            path = folder / file
+            path.unlink(missing_ok=True)
+            if path.suffix == ".py":
+                # What Python compiled from it is in no record.
+                Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
         # Without its record an installation is none, whatever else is left in its folder.
         with contextlib.suppress(OSError):
             information.rmdir()
