@@ -79,8 +79,8 @@ def why(comparison: Comparison) -> str:
         refused = next((c.prediction.not_claimed for c in row.cells if c.prediction.not_claimed), None)
         return f"No number is claimed here: {refused.text}." if refused else ""
     sentences = [
-        "malloc only promises memory. The kernel hands out each page when it is first written, and each "
-        "time that is one page fault."
+        "A call of malloc only promises memory. The kernel hands out each page when it is first written, "
+        "and each time that is one page fault."
     ]
     sentences.extend(_split(comparison, malloc, row))
     together = comparison.row(Build.IN_PROCESS, rules.TOGETHER)

@@ -105,7 +105,6 @@ class Comparison:
                     used[cell.prediction.not_claimed.rule] = None
         return tuple(used)
 
-    @property
     def verdict(self) -> Verdict:
         """AS_PREDICTED, or NOT_AS_PREDICTED when there is a finding."""
         return Verdict.NOT_AS_PREDICTED if self.findings() else Verdict.AS_PREDICTED
@@ -257,10 +256,7 @@ def _sum(cell: Cell, named: Sequence[Rule]) -> str:
 
 def _findings(comparison: Comparison) -> Iterator[str]:
     for run in comparison.runs:
-        certificate = run.probe.certificate
-        if certificate.idle_rise_minor or certificate.idle_rise_major:
-            rise = certificate.idle_rise_minor + certificate.idle_rise_major
-            yield f"{run.guest.name}: {certificate.idle_readings} idle readings: {rise} seen, 0 predicted"
+        yield from _findings_beside_the_counts(run)
     experiments = {run.guest.name: _lazy_malloc(run) for run in comparison.runs}
     for row in comparison.rows:
         for cell in row.cells:
@@ -269,6 +265,23 @@ def _findings(comparison: Comparison) -> Iterator[str]:
                 line = f"{cell.guest}: {row.build}, {row.phase}: {cell.observed} seen, {predicted} predicted"
                 majors = f", {cell.major} major faults, 0 predicted" if cell.major else ""
                 yield line + majors + _hint(row.build, experiments[cell.guest])
+
+
+def _findings_beside_the_counts(run: GuestRun) -> Iterator[str]:
+    """What the certificate and the ASLR experiment of one guest should not show."""
+    certificate = run.probe.certificate
+    if certificate.idle_rise_minor or certificate.idle_rise_major:
+        rise = certificate.idle_rise_minor + certificate.idle_rise_major
+        yield f"{run.guest.name}: {certificate.idle_readings} idle readings: {rise} seen, 0 predicted"
+    calibration = aslr.calibration(run)
+    if calibration is None:
+        return
+    if calibration.unpredicted:
+        runs = len(calibration.unpredicted)
+        yield f"{run.guest.name}: ASLR: {runs} runs cost another count than predicted for their place"
+    if len(calibration.counts_without_aslr) > 1:
+        outcomes = len(calibration.counts_without_aslr)
+        yield f"{run.guest.name}: ASLR off: {outcomes} different outcomes, one predicted"
 
 
 def _lazy_malloc(run: GuestRun) -> Experiment | None:

@@ -219,6 +219,41 @@ class ProbeRun(msgspec.Struct, frozen=True):
     experiments: tuple[Experiment, ...]
 
 
+class Observation(msgspec.Struct, frozen=True):
+    """One run of the demonstration and the prediction for its place; faults of each phase but the first."""
+
+    residue: int | None
+    program_residue: int | None
+    predicted: tuple[int, ...]
+    observed: tuple[int, ...]
+    agreed: bool
+
+
+class ResiduePrediction(msgspec.Struct, frozen=True):
+    """The counts possible with libc's text at one residue (a page number modulo the fault-around window)."""
+
+    residue: int | None
+    counts: tuple[tuple[int, ...], ...]
+
+
+class AslrReport(msgspec.Struct, frozen=True):
+    """What ``python -m faultprobe aslr`` prints of the demonstration (``faultprobe.aslr.AslrReport``)."""
+
+    schema_version: int
+    program: tuple[str, ...]
+    libc: str | None
+    phases: tuple[str, ...]
+    page_size_bytes: int
+    fault_around_bytes: int
+    page_table_pages: int
+    calibrated_touches: int
+    predicted: tuple[ResiduePrediction, ...]
+    steered: tuple[Observation, ...]
+    aslr_on: tuple[Observation, ...]
+    aslr_off: tuple[Observation, ...]
+    agreed: bool
+
+
 class DeclaredGuest(msgspec.Struct, frozen=True):
     """The guest's entry in inventory/guests.yml, as far as a report needs it."""
 
@@ -262,7 +297,7 @@ class GuestRun(msgspec.Struct, frozen=True):
     accelerator: str
     probe: ProbeRun
     demonstrations: dict[str, Demonstration]
-    aslr: dict[str, Any] | None
+    aslr: AslrReport | None
 
 
 class _Header(msgspec.Struct):
@@ -281,6 +316,8 @@ def parse_run(data: bytes, where: str) -> GuestRun:
     """The text of a runs/<guest>.json. Raises BadDocument."""
     run = _parse(data, where, GuestRun)
     _check_version(run.probe.schema_version, f"{where}: probe")
+    if run.aslr is not None:
+        _check_version(run.aslr.schema_version, f"{where}: aslr")
     return run
 
 

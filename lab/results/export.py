@@ -16,7 +16,7 @@ def to_json(comparison: Comparison) -> bytes:
     """The text of comparison.json; the same runs always give the same bytes."""
     document = {
         "schema_version": SCHEMA_VERSION,
-        "verdict": comparison.verdict.name.lower().replace("_", "-"),
+        "verdict": comparison.verdict().name.lower().replace("_", "-"),
         "findings": list(comparison.findings()),
         "guests": [_guest(run) for run in comparison.runs],
         "rows": [_row(row) for row in comparison.rows],

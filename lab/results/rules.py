@@ -99,9 +99,9 @@ def predict(
 ) -> Prediction:
     """What lazy-malloc of ``size_bytes`` must give on a guest with these facts.
 
-    ``calibration`` names the ASLR residues that cost the dynamic demonstration one fault more. The rules are
-    in :mod:`lab.results.catalogue`, the pages in :mod:`lab.results.allocators`. Raises ValueError for a size
-    below 1 byte.
+    ``calibration`` is of the dynamic demonstration: what its start-up costs, and which ASLR residues cost one
+    fault more. The rules are in :mod:`lab.results.catalogue`, the pages in :mod:`lab.results.allocators`.
+    Raises ValueError for a size below 1 byte.
     """
     if size_bytes < 1:
         raise ValueError(f"size_bytes must be at least 1, not {size_bytes}")
@@ -112,8 +112,10 @@ def predict(
         layouts, rule = _layouts(facts, size_bytes, build)
         first = [_in_malloc(layouts, rule), _in_memset(facts, layouts, rule), _together(facts, layouts, rule)]
     if build is not Build.IN_PROCESS:
-        # The program's own start-up falls into the malloc step; without a number for it there is no sum.
-        first = [PhasePrediction(MALLOC, (), Reason(catalogue.START_UP, _START_UP)), first[1]]
+        # The program's own start-up falls into the malloc step, so the sum of both steps says nothing.
+        first.pop()
+    if build is not Build.IN_PROCESS and obstacle is None:
+        first[0] = _with_start_up(first[0], calibration)
     if build is Build.DYNAMIC and obstacle is None:
         first[1] = _with_first_call(facts, first[1], calibration)
     present = Term(catalogue.PRESENT_STAYS, 0, "every page is there")
@@ -271,28 +273,55 @@ def _spanned(facts: Facts, layout: Layout) -> Term:
     return Term(catalogue.PAGE_SIZE, spanned, f"the buffer spans {spanned:,} pages of {kib} KiB")
 
 
+def _with_start_up(malloc: PhasePrediction, calibration: Calibration | None) -> PhasePrediction:
+    """The demonstration's malloc step: malloc's own pages and what the calibration adds for the program."""
+    counts = calibration.counts(MALLOC) if calibration else ()
+    if calibration is None or not counts:
+        return PhasePrediction(MALLOC, (), Reason(catalogue.START_UP, _START_UP))
+    own = malloc.possible[0]
+    possible = [
+        Possible(
+            (
+                *own.terms,
+                Term(catalogue.START_UP, count - own.count, "start-up of the program, as calibrated"),
+            ),
+            _residues(calibration, MALLOC, count) if len(counts) > 1 else "",
+        )
+        for count in counts
+    ]
+    return PhasePrediction(MALLOC, tuple(possible))
+
+
 def _with_first_call(
     facts: Facts, memset: PhasePrediction, calibration: Calibration | None
 ) -> PhasePrediction:
-    """The dynamic demonstration: the first call of memset may cost a fault for memset's own code."""
-    if facts.libc.family == "musl":
-        beside = Term(catalogue.BESIDE_MEMCPY, 0, "start-up has used the page of memset's code")
-        with_beside = tuple(Possible((*each.terms, beside), each.when) for each in memset.possible)
-        return PhasePrediction(memset.phase, with_beside)
+    """The dynamic demonstration: the first call of memset may cost a fault for memset's own code.
+
+    The calibration says whether and where. Without one, both is possible on glibc; on musl the code was used
+    before.
+    """
+    calibrated = calibration.counts(MEMSET) if calibration else ()
     counts: dict[int, Possible] = {}
     for each in memset.possible:
+        if not calibrated and facts.libc.family == "musl":
+            beside = Term(catalogue.BESIDE_MEMCPY, 0, "start-up has used the page of memset's code")
+            counts[each.count] = Possible((*each.terms, beside), each.when)
+            continue
         for extra, words in ((0, "memset's code came along with code used before"), (1, "it did not")):
-            around = Term(catalogue.FAULT_AROUND, extra, "the first call of memset brings in its code")
-            terms = (*each.terms, around) if extra else each.terms
             count = each.count + extra
-            counts.setdefault(count, Possible(terms, _selected_by(calibration, count) or words))
+            if calibration and calibrated:
+                if count not in calibrated:
+                    continue
+                words = _residues(calibration, MEMSET, count) if len(calibrated) > 1 else each.when
+            around = Term(catalogue.FAULT_AROUND, extra, "the first call of memset brings in its code")
+            counts.setdefault(count, Possible((*each.terms, around) if extra else each.terms, words))
+    if not counts:
+        # The calibration contradicts the law: the law stands, and what is seen will be a finding.
+        return memset
     return PhasePrediction(memset.phase, tuple(counts[count] for count in sorted(counts)))
 
 
-def _selected_by(calibration: Calibration | None, count: int) -> str:
-    """The residues the calibration saw giving this count, in words; empty when it names none."""
-    residues = calibration.selecting(MEMSET, count) if calibration else ()
-    if calibration is None or not residues:
-        return ""
-    listed = ", ".join(str(residue) for residue in residues)
-    return f"the page number of libc modulo {calibration.window_pages} is {listed}"
+def _residues(calibration: Calibration, phase: str, count: int) -> str:
+    """The residues that select a count, in words."""
+    listed = ", ".join(str(residue) for residue in calibration.residues(phase, count))
+    return f"page number of libc modulo {calibration.window_pages} is {listed}"
