@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from lab.report import figures, words
+from lab.report import figures, residues, words
 from lab.report.sides import facts_of, origin_of
 from lab.results import rules
 from lab.results.comparison import Cell, Comparison, Row, Status
@@ -109,6 +109,7 @@ def render(comparison: Comparison, result: Result) -> str:
         again=any(cell.observed for row in comparison.rows if row.phase == rules.AGAIN for cell in row.cells),
         rules=comparison.rules(),
         transcripts=_transcripts(comparison, labels, result),
+        residues=residues.table(comparison.runs, labels),
         certificates=_certificates(comparison, labels),
         facts=facts_of(comparison.runs),
         origin=origin_of(comparison.runs),

@@ -153,7 +153,8 @@ def _differences(comparison: Comparison, console: Console) -> None:
             (f"{phase} {words.signed(faults)}", "cyan"), f" on {guest} ({words.listed(programs)})"
         )
         console.print(_indented(line, 2))
-        console.print(_indented(Text(why, style=style), 6))
+        for side in why.split("; "):
+            console.print(_indented(Text(side, style=style), 6))
 
 
 def _circumstances(comparison: Comparison, console: Console) -> None:

@@ -15,7 +15,7 @@ def size(count: int) -> str:
     for unit, name in _UNITS:
         if count >= unit and count % unit == 0:
             return f"{count // unit:,} {name}"
-    return f"{count:,} bytes"
+    return counted(count, "byte")
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,0 +1,106 @@
+"""The table of the ASLR experiment: what was predicted for each place of libc, and the runs that met it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.report import words
+from lab.results import aslr, rules
+from lab.results.aslr import Calibration
+from lab.results.document import GuestRun, Observation
+
+_MARKS = 6
+"""Marks drawn one by one; more become a number."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One residue on one guest: predicted counts, the runs there as marks and in words."""
+
+    predicted: str
+    marks: str
+    spoken: str
+    unusual: bool
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Residues:
+    """All guests that have a calibration: one row of places for each residue, and one sentence each."""
+
+    labels: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Place, ...]], ...]
+    sentences: tuple[str, ...]
+
+
+def table(runs: Sequence[GuestRun], labels: dict[str, str]) -> Residues | None:
+    """The table for these runs; None when none of them holds a calibration."""
+    found = [(labels[run.guest.name], each) for run in runs if (each := aslr.calibration(run)) is not None]
+    if not found:
+        return None
+    residues = dict.fromkeys(row.residue for _, each in found for row in each.report.predicted)
+    rows = tuple(
+        (
+            "any" if residue is None else str(residue),
+            tuple(_place(calibration, residue) for _, calibration in found),
+        )
+        for residue in sorted(residues, key=lambda each: -1 if each is None else each)
+    )
+    return Residues(tuple(label for label, _ in found), rows, tuple(_sentence(*each) for each in found))
+
+
+def _place(calibration: Calibration, residue: int | None) -> Place:
+    report = calibration.report
+    counts = next((row.counts for row in report.predicted if row.residue == residue), ())
+    by_kernel = [each for each in report.aslr_on if each.residue == residue]
+    on_purpose = [each for each in report.steered if each.residue == residue]
+    failed = any(each.predicted != each.observed for each in (*by_kernel, *on_purpose))
+    usual = _usual(calibration)
+    return Place(
+        " or ".join(_in_short(calibration, each) for each in counts) or "none",
+        f"{_marks(by_kernel, '●')} {_marks(on_purpose, '○')}".strip(),
+        f"{len(by_kernel)} by chance, {len(on_purpose)} steered{', not as predicted' if failed else ''}",
+        any(each != usual for each in counts),
+        failed,
+    )
+
+
+def _usual(calibration: Calibration) -> tuple[int, ...]:
+    """The outcome of most residues; of several equally frequent ones the smallest."""
+    every = [counts for row in calibration.report.predicted for counts in row.counts]
+    return min(every, key=lambda counts: (-every.count(counts), counts), default=())
+
+
+def _in_short(calibration: Calibration, counts: tuple[int, ...]) -> str:
+    """``4 + 256``: the first two phases; the third is shown only if it costs anything."""
+    shown = counts if any(counts[2:]) else counts[: calibration.phases.index(rules.MEMSET) + 1]
+    return " + ".join(f"{count:,}" for count in shown)
+
+
+def _marks(observations: Sequence[Observation], mark: str) -> str:
+    marks = [mark if each.predicted == each.observed else "✗" for each in observations]
+    return (
+        "".join(marks)
+        if len(marks) <= _MARKS
+        else f"{marks[0]}×{len(marks)}"
+        if _alike(marks)
+        else "".join(marks)
+    )
+
+
+def _alike(marks: Sequence[str]) -> bool:
+    return len(set(marks)) == 1
+
+
+def _sentence(label: str, calibration: Calibration) -> str:
+    fixed = calibration.counts_without_aslr
+    checked = len(calibration.report.steered) + calibration.runs_with_aslr + calibration.runs_without_aslr
+    agreed = checked - len(calibration.unpredicted)
+    off = (
+        f"without ASLR all {calibration.runs_without_aslr} runs cost {_in_short(calibration, fixed[0])}"
+        if len(fixed) == 1
+        else f"without ASLR there were {len(fixed)} outcomes"
+    )
+    possible = " or ".join(f"{count:,}" for count in calibration.counts(rules.MEMSET))
+    return f"{label}: {agreed} of {words.counted(checked, 'run')} as predicted; memset {possible}; {off}."

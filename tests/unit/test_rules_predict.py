@@ -1,0 +1,217 @@
+"""Predictions: exact where the law reaches, silent with a reason where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lab.results import aslr, catalogue, document, rules
+from lab.results.document import Facts
+from lab.results.rules import Build, Prediction
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GLIBC = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
+MUSL = document.read_run(GOLDEN / "runs" / "musl-1.2.5-x86_64.json")
+MIB = 1 << 20
+
+
+def facts(run: document.GuestRun = GLIBC, **changes: object) -> Facts:
+    return msgspec.structs.replace(run.probe.facts, **changes)
+
+
+def thp(enabled: str | None, **sizes: str) -> document.Thp:
+    named = {f"hugepages-{size}": mode for size, mode in sizes.items()}
+    return document.Thp(enabled=enabled, defrag=None, shmem_enabled=None, sizes=named)
+
+
+def counts(prediction: Prediction) -> dict[str, tuple[int, ...]]:
+    return {phase.phase: phase.counts() for phase in prediction.phases}
+
+
+def refusal(prediction: Prediction, phase: str = "memset") -> str | None:
+    reason = prediction.phase(phase).not_claimed
+    return reason.rule.id if reason else None
+
+
+@pytest.mark.parametrize(
+    ("run", "page_size", "malloc", "memset", "together"),
+    [
+        (GLIBC, 4096, 1, 256, 257),
+        (GLIBC, 16384, 1, 64, 65),
+        (GLIBC, 65536, 1, 16, 17),
+        (MUSL, 4096, 2, 255, 257),
+        (MUSL, 16384, 2, 63, 65),
+        (MUSL, 65536, 2, 15, 17),
+    ],
+)
+def test_one_process(run: document.GuestRun, page_size: int, malloc: int, memset: int, together: int) -> None:
+    found = rules.predict(facts(run, page_size_bytes=page_size), MIB, Build.IN_PROCESS)
+    assert counts(found) == {
+        "malloc": (malloc,),
+        "memset": (memset,),
+        "malloc + memset": (together,),
+        "memset again": (0,),
+    }
+
+
+def test_a_count_is_the_sum_of_its_terms() -> None:
+    (possible,) = rules.predict(facts(MUSL), MIB, Build.IN_PROCESS).phase("memset").possible
+    assert [(term.rule, term.faults) for term in possible.terms] == [
+        (catalogue.PAGE_SIZE, 257),
+        (catalogue.MUSL_ENDS, -2),
+    ]
+
+
+def test_musl_size_with_two_layouts_names_both_and_what_selects() -> None:
+    phase = rules.predict(facts(MUSL), MIB - 4, Build.IN_PROCESS).phase("memset")
+    assert phase.counts() == (255, 256)
+    assert all(possible.when for possible in phase.possible)
+
+
+@pytest.mark.parametrize(
+    ("run", "size", "claimed"),
+    [(GLIBC, 131048, False), (GLIBC, 131049, True), (MUSL, 131051, False), (MUSL, 131052, True)],
+)
+def test_the_thresholds_are_exact(run: document.GuestRun, size: int, claimed: bool) -> None:
+    found = rules.predict(facts(run), size, Build.IN_PROCESS)
+    assert (refusal(found) is None) is claimed
+    assert refusal(found) in (None, "below-threshold")
+
+
+def test_below_the_threshold_the_second_memset_is_still_free() -> None:
+    assert rules.predict(facts(), 1000, Build.IN_PROCESS).phase("memset again").counts() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("tunables", "rule"),
+    [
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=4194304"}, "below-threshold"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=0x400000"}, "below-threshold"),
+        ({"MALLOC_MMAP_THRESHOLD_": "4194304"}, "below-threshold"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}, None),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "hugetlb-tunable"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, None),
+        ({"GLIBC_TUNABLES": "glibc.pthread.rseq=0:glibc.mem.tagging=1"}, "memory-tagging"),
+        ({"MALLOC_MMAP_MAX_": "0"}, "mmap-max"),
+        ({"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, "other-allocator"),
+        ({"MALLOC_ARENA_MAX": "1", "LD_BIND_NOW": "1"}, None),
+    ],
+)
+def test_tunables_of_glibc(tunables: dict[str, str], rule: str | None) -> None:
+    assert refusal(rules.predict(facts(tunables=tunables), MIB, Build.IN_PROCESS)) == rule
+
+
+@pytest.mark.parametrize(
+    "tunables", [{"MALLOC_PERTURB_": "165"}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=1"}]
+)
+def test_perturb_moves_every_fault_into_malloc(tunables: dict[str, str]) -> None:
+    found = counts(rules.predict(facts(tunables=tunables), MIB, Build.IN_PROCESS))
+    assert (found["malloc"], found["memset"]) == ((257,), (0,))
+
+
+def test_tunables_of_glibc_mean_nothing_to_musl() -> None:
+    found = rules.predict(facts(MUSL, tunables={"MALLOC_PERTURB_": "1"}), MIB, Build.IN_PROCESS)
+    assert counts(found)["memset"] == (255,)
+
+
+@pytest.mark.parametrize(
+    ("mode", "rule"),
+    [
+        (thp("always"), "thp"),
+        (thp("madvise"), None),
+        (thp(None), None),
+        (thp("never", **{"64kB": "always"}), "mthp"),
+        (thp("never", **{"64kB": "inherit"}), None),
+        (thp("madvise", **{"64kB": "inherit"}), None),
+        (thp("never", **{"64kB": "madvise"}), None),
+    ],
+)
+@pytest.mark.parametrize("run", [GLIBC, MUSL], ids=["glibc", "musl"])
+def test_huge_pages_silence_the_law(run: document.GuestRun, mode: document.Thp, rule: str | None) -> None:
+    assert refusal(rules.predict(facts(run, thp=mode), MIB, Build.IN_PROCESS)) == rule
+
+
+@pytest.mark.parametrize(
+    ("family", "version", "rule"),
+    [
+        ("musl", "1.2.1", None),
+        ("musl", "1.2.0", "other-libc"),
+        ("musl", None, "other-libc"),
+        ("bionic", "35", "other-libc"),
+        ("glibc", "2.31", None),
+    ],
+)
+def test_libcs_without_a_rule(family: str, version: str | None, rule: str | None) -> None:
+    libc = document.Libc(family=family, version=version, version_reason=None, path=None)
+    assert refusal(rules.predict(facts(libc=libc), MIB, Build.IN_PROCESS)) == rule
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "rule"),
+    [("2.43", "madvise", "glibc-aarch64-thp"), ("2.43", "never", None), ("2.41", "madvise", None)],
+)
+def test_glibc_on_aarch64_asks_for_huge_pages_from_2_43_on(version: str, mode: str, rule: str | None) -> None:
+    libc = document.Libc(family="glibc", version=version, version_reason=None, path=None)
+    arm = facts(libc=libc, thp=thp(mode), architecture="aarch64")
+    assert refusal(rules.predict(arm, MIB, Build.IN_PROCESS)) == rule
+
+
+def test_memset_on_s390x_is_another_experiment() -> None:
+    assert refusal(rules.predict(facts(architecture="s390x"), MIB, Build.IN_PROCESS)) == "overlapping-copy"
+
+
+def test_a_refused_prediction_claims_no_phase_but_the_last() -> None:
+    found = rules.predict(facts(thp=thp("always")), MIB, Build.DYNAMIC, aslr.calibration(GLIBC))
+    assert counts(found) == {"malloc": (), "memset": (), "memset again": (0,)}
+
+
+@pytest.mark.parametrize(("run", "memset"), [(GLIBC, (256, 257)), (MUSL, (255,))], ids=["glibc", "musl"])
+def test_the_demonstration_without_calibration(run: document.GuestRun, memset: tuple[int, ...]) -> None:
+    found = rules.predict(facts(run), MIB, Build.DYNAMIC)
+    assert counts(found) == {"malloc": (), "memset": memset, "memset again": (0,)}
+    assert refusal(found, "malloc") == "start-up"
+
+
+def test_the_calibration_names_the_residues_that_select_a_count() -> None:
+    memset = rules.predict(facts(), MIB, Build.DYNAMIC, aslr.calibration(GLIBC)).phase("memset")
+    assert [(each.count, each.when) for each in memset.possible] == [
+        (256, "page number of libc modulo 16 is 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15"),
+        (257, "page number of libc modulo 16 is 11"),
+    ]
+
+
+def test_the_calibration_adds_the_start_up_to_malloc() -> None:
+    malloc = rules.predict(facts(), MIB, Build.DYNAMIC, aslr.calibration(GLIBC)).phase("malloc")
+    assert [[(term.rule.id, term.faults) for term in each.terms] for each in malloc.possible] == [
+        [("glibc-header", 1), ("start-up", 3)],
+        [("glibc-header", 1), ("start-up", 4)],
+    ]
+
+
+def test_a_calibration_never_overrules_the_law() -> None:
+    # The calibration of the other guest knows 255 only, which the law of glibc does not allow.
+    memset = rules.predict(facts(), MIB, Build.DYNAMIC, aslr.calibration(MUSL)).phase("memset")
+    assert memset.counts() == (256,)
+
+
+@pytest.mark.parametrize("run", [GLIBC, MUSL], ids=["glibc", "musl"])
+def test_the_static_demonstration(run: document.GuestRun) -> None:
+    found = rules.predict(facts(run), MIB, Build.STATIC)
+    assert counts(found) == {"malloc": (), "memset": (256,), "memset again": (0,)}
+
+
+def test_the_bump_allocator_has_no_threshold() -> None:
+    assert rules.predict(facts(MUSL), 5000, Build.STATIC).phase("memset").counts() == (2,)
+
+
+def test_a_size_below_one_byte_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        rules.predict(facts(), 0, Build.IN_PROCESS)
+
+
+def test_every_rule_has_a_name_of_its_own_a_sentence_and_a_source() -> None:
+    every = catalogue.APPLIED + catalogue.LIMITS
+    assert len({rule.id for rule in every}) == len(every) == len(catalogue.RULES)
+    assert [rule.id for rule in every if not rule.sentence.endswith(".") or not rule.source] == []
