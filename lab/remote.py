@@ -6,6 +6,7 @@ Only this module opens SSH. No agent, no user configuration, no password: one ke
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shlex
 import socket
@@ -162,8 +163,8 @@ class Remote:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def open(self) -> None:
-        """Connect; raises WrongGuest when the host key is not the pinned one, Unreachable without an answer."""
+        """Connect; raises WrongGuest for a host key that is not the pinned one, Unreachable without an answer."""
+        """Connect; raises WrongGuest for another host key than the pinned one, Unreachable without an answer."""
         client = self._connection.client
         self._pin(client)
         try:
@@ -233,7 +234,7 @@ class Remote:
         with self._noticing_death(script):
             try:
                 ran = self._connection.run(
-                    script, hide=True, warn=True, in_stream=False, encoding="utf-8", timeout=timeout
+                    script, hide=True, warn=True, in_stream=io.StringIO(), encoding="utf-8", timeout=timeout
                 )
             except CommandTimedOut as error:
                 raise CommandFailed(f"{script!r} did not end within {timeout} s", where=self.name) from error

@@ -61,6 +61,22 @@ def _new_pair(folder: Path, name: str) -> str:
     return public
 
 
+def make_keys(folder: Path) -> Keys:
+    """Make new keys in a folder that does not exist yet; when another command was faster, its keys are as good."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent))
+    try:
+        _new_pair(temporary, "client")
+        public = _new_pair(temporary, "host")
+        (temporary / "known_hosts").write_text(f"{HOST_KEY_ALIAS} {public}\n")
+        # Fails when the folder is there by now: a folder is only ever renamed onto an empty one.
+        with contextlib.suppress(OSError):
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Keys(folder)
+
+
 def keys() -> Keys:
     """The keys of this cache, made at the first call.
 
@@ -68,17 +84,7 @@ def keys() -> Keys:
     """
     folder = paths.cache() / "keys"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent))
-        try:
-            _new_pair(temporary, "client")
-            public = _new_pair(temporary, "host")
-            (temporary / "known_hosts").write_text(f"{HOST_KEY_ALIAS} {public}\n")
-            # Fails when another command was faster, whose keys are as good.
-            with contextlib.suppress(OSError):
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        make_keys(folder)
     for name in _NAMES:
         file = folder / name
         if not file.is_file():

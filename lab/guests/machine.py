@@ -16,7 +16,7 @@ from lab.guests.monitor import Monitor
 from lab.guests.state import State
 from lab.remote import Address, Remote
 
-_QUIT_WITHIN = 5.0
+_QUIT_WITHIN = 3.0
 _TERM_WITHIN = 3.0
 _KILL_WITHIN = 10.0
 _SOCKET_OUTLIVES = 1.0
