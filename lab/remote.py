@@ -163,8 +163,8 @@ class Remote:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-        """Connect; raises WrongGuest for a host key that is not the pinned one, Unreachable without an answer."""
-        """Connect; raises WrongGuest for another host key than the pinned one, Unreachable without an answer."""
+    def open(self) -> None:
+        """Connect; raises WrongGuest when the host key is not the pinned one, Unreachable without answer."""
         client = self._connection.client
         self._pin(client)
         try:
