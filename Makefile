@@ -42,7 +42,7 @@ lock: environment ## Renew the lock of package versions from the mirror.
 	@$(LAB) lock
 
 bench: environment ## Print the numbers of the benchmark: start, warm run, cost of a reading.
-	@$(LAB) bench
+	@$(LAB) bench --guests "$(GUESTS)" $(ARGS)
 
 clean: ## Remove the virtual environment, results and the cache.
 	@if [ -x $(PYTHON) ]; then $(LAB) clean; fi

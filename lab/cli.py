@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", "say what this machine has and lacks")
     add("lint", "check types, style, playbooks and YAML")
     add("lock", "renew the lock of package versions from the mirror")
-    add("bench", "print the benchmark's numbers")
+    bench = add("bench", "print the benchmark's numbers", guests=True)
+    bench.add_argument("--fresh", action="store_true", help="measure a run from nothing, too (minutes)")
     add("clean", "remove the results and the cache")
     return parser
 

@@ -118,7 +118,7 @@ def prepare(guest: Guest) -> Prepared:
     return Prepared(guest, image, payload, bare, key)
 
 
-def _templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
+def templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
     """The provisioned snapshot of each guest; those that are missing are made side by side, by one run of Ansible."""
     store = Store()
     found = {each.guest.name: store.find("provisioned", each.provisioned_key) for each in prepared}
@@ -155,7 +155,7 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
     A guest that ``make up`` left running in this very state is worked in as it is.
     """
     prepared = [prepare(guest) for guest in guests]
-    templates = _templates(prepared)
+    saved = templates(prepared)
     running = {
         name: machine
         for name, machine in qemu.running().items()
@@ -163,7 +163,7 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
         if each.guest.name == name and machine.state.key == each.provisioned_key
     }
     specs = [
-        each.spec(templates[each.guest.name], kept=kept) for each in prepared if each.guest.name not in running
+        each.spec(saved[each.guest.name], kept=kept) for each in prepared if each.guest.name not in running
     ]
     with qemu.started(specs) if specs else contextlib.nullcontext([]) as machines:
         by_name = running | {machine.name: machine for machine in machines}

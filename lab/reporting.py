@@ -1,0 +1,24 @@
+"""From a stored result to its reports; nothing here measures, so any report can be made again offline."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from lab.errors import Verdict
+from lab.report import html, terminal
+from lab.results import comparison, export
+from lab.results.store import Result
+from lab.steps import step
+
+
+def report(result: Result) -> Verdict:
+    """Write comparison.json and report.html into the result, print the table; returns the comparison's verdict.
+
+    Raises NoResult when it holds no run, BadDocument when a run can't be read.
+    """
+    compared = comparison.compare(result.runs())
+    with step("Write the report"):
+        result.write(result.comparison.name, export.to_json(compared))
+        result.write(result.report.name, html.render(compared, result).encode())
+    terminal.render(compared, Console(), result.report)
+    return compared.verdict()
