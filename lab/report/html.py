@@ -166,7 +166,8 @@ def _row(row: Row, labels: dict[str, str]) -> ShownRow:
         text = words.reason(row, index)
         if text:
             name = f"{labels[cell.guest]}: " if len(row.cells) > 2 else ""
-            reasons.append(ReasonLine(name + text, cell.difference.status is Status.UNEXPLAINED))
+            alert = cell.difference.status is Status.UNEXPLAINED
+            reasons.extend(ReasonLine(name + side, alert) for side in text.split("; "))
     return ShownRow(row.phase, tuple(_cell(cell) for cell in row.cells), tuple(reasons))
 
 

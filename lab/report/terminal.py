@@ -25,7 +25,7 @@ TITLES = {
 """The three ways to run the same phases."""
 
 _COLUMNS = (rules.MALLOC, rules.MEMSET, rules.TOGETHER, rules.AGAIN)
-_LEGEND = "✓ as predicted  ✗ not: prediction follows  · no number claimed  ±n to the first guest"
+_LEGEND = "✓ as predicted  ✗ not: prediction follows  · no claim  ±n to the first guest"
 
 
 def render(comparison: Comparison, console: Console, report: Path | None = None) -> None:
