@@ -78,9 +78,10 @@ PRESENT_STAYS = Rule(
 START_UP = Rule(
     "start-up",
     "start-up of the program",
-    "The first output of a program costs faults of its own: the buffer of stdio, functions bound at their "
-    "first call, code that was not mapped yet. They fall between the first two readings.",
-    "glibc libio/filedoalloc.c: _IO_file_doallocate; elf/dl-runtime.c: _dl_fixup",
+    "The first output of a program costs faults of its own: stdio gets its buffer, code and data of printf "
+    "are touched for the first time. They fall between the first two readings and have nothing to do with "
+    "getrusage.",
+    "glibc libio/filedoalloc.c: _IO_file_doallocate; musl src/stdio/vfprintf.c",
 )
 FAULT_AROUND = Rule(
     "fault-around",
