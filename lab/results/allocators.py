@@ -20,6 +20,15 @@ GLIBC_THRESHOLD = 128 * 1024
 DEFAULT_MMAP_THRESHOLD).
 """
 
+GLIBC_CERTAIN = 512 * 1024
+"""Bytes of a request from which no young process serves it from its heap.
+
+glibc looks for free memory on the heap before it asks for a mapping, and raises its threshold when a mapped
+block is freed. A program that has only printed has up to 128 KiB free at the end of its heap (M_TOP_PAD) and
+a page more; an interpreter that has just started was seen to serve 140,000 bytes from its heap, and 256 KiB
+not any more.
+"""
+
 MUSL_THRESHOLD = 131_052
 """Bytes of a *request* from which musl does (src/malloc/mallocng/meta.h, MMAP_THRESHOLD)."""
 

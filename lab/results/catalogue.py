@@ -120,6 +120,13 @@ BELOW_THRESHOLD = Rule(
     "touched before depends on everything the process did earlier.",
     "glibc mallopt(3): M_MMAP_THRESHOLD; musl src/malloc/mallocng/malloc.c: malloc",
 )
+NEAR_THRESHOLD = Rule(
+    "near-threshold",
+    "near glibc's mmap threshold",
+    "glibc looks for free memory on its heap before it takes a mapping, and raises its threshold when a "
+    "mapped block is freed. Above the threshold but below 512 KiB, the history of the process decides.",
+    "glibc malloc/malloc.c: _int_malloc (use_top), sysmalloc, __libc_free (mp_.mmap_threshold)",
+)
 THP = Rule(
     "thp",
     "transparent huge pages",
@@ -127,7 +134,14 @@ THP = Rule(
     "wherever an aligned range lies inside the mapping, which depends on its address and its neighbours.",
     "Linux Documentation/admin-guide/mm/transhuge.rst",
 )
-MTHP = Rule(
+MNEAR_THRESHOLD = Rule(
+    "near-threshold",
+    "near glibc's mmap threshold",
+    "glibc looks for free memory on its heap before it takes a mapping, and raises its threshold when a "
+    "mapped block is freed. Above the threshold but below 512 KiB, the history of the process decides.",
+    "glibc malloc/malloc.c: _int_malloc (use_top), sysmalloc, __libc_free (mp_.mmap_threshold)",
+)
+THP = Rule(
     "mthp",
     "multi-size huge pages",
     "With a multi-size THP enabled, one fault brings in up to that many bytes at once, depending on "
@@ -140,7 +154,14 @@ HUGETLB_TUNABLE = Rule(
     "glibc.malloc.hugetlb makes malloc ask for huge pages and changes where blocks come from.",
     "glibc manual, Memory Allocation Tunables: glibc.malloc.hugetlb",
 )
-AARCH64_THP = Rule(
+AARCH64_NEAR_THRESHOLD = Rule(
+    "near-threshold",
+    "near glibc's mmap threshold",
+    "glibc looks for free memory on its heap before it takes a mapping, and raises its threshold when a "
+    "mapped block is freed. Above the threshold but below 512 KiB, the history of the process decides.",
+    "glibc malloc/malloc.c: _int_malloc (use_top), sysmalloc, __libc_free (mp_.mmap_threshold)",
+)
+THP = Rule(
     "glibc-aarch64-thp",
     "huge pages in malloc by default",
     "From glibc 2.43 on, malloc on aarch64 asks for transparent huge pages unless the kernel never gives "
@@ -182,6 +203,7 @@ OVERLAPPING_COPY = Rule(
 
 LIMITS = (
     BELOW_THRESHOLD,
+    NEAR_THRESHOLD,
     THP,
     MTHP,
     HUGETLB_TUNABLE,

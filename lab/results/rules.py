@@ -208,6 +208,13 @@ def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Itera
     if threshold is None or allocators.glibc_chunk_bytes(size, facts.architecture) < threshold:
         limit = text if threshold is None else f"{threshold:,}"
         yield Reason(catalogue.BELOW_THRESHOLD, f"{size:,} bytes are below glibc's mmap threshold of {limit}")
+    if size < allocators.GLIBC_CERTAIN:
+        yield Reason(catalogue.NEAR_THRESHOLD, f"{size:,} bytes may come from the heap or from a mapping")
+    if "glibc.malloc.top_pad" in settings:
+        top_pad = settings["glibc.malloc.top_pad"]
+        yield Reason(
+            catalogue.NEAR_THRESHOLD, f"glibc.malloc.top_pad={top_pad} keeps more memory on the heap"
+        )
 
 
 def _layouts(facts: Facts, size: int, build: Build) -> tuple[tuple[Layout, ...], Rule]:

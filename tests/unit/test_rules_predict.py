@@ -71,13 +71,19 @@ def test_musl_size_with_two_layouts_names_both_and_what_selects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "size", "claimed"),
-    [(GLIBC, 131048, False), (GLIBC, 131049, True), (MUSL, 131051, False), (MUSL, 131052, True)],
+    ("run", "size", "rule"),
+    [
+        (GLIBC, 131048, "below-threshold"),
+        (GLIBC, 131049, "near-threshold"),
+        (GLIBC, 512 * 1024 - 1, "near-threshold"),
+        (GLIBC, 512 * 1024, None),
+        (MUSL, 131051, "below-threshold"),
+        (MUSL, 131052, None),
+    ],
 )
-def test_the_thresholds_are_exact(run: document.GuestRun, size: int, claimed: bool) -> None:
-    found = rules.predict(facts(run), size, Build.IN_PROCESS)
-    assert (refusal(found) is None) is claimed
-    assert refusal(found) in (None, "below-threshold")
+@pytest.mark.parametrize("build", [Build.IN_PROCESS, Build.DYNAMIC])
+def test_where_the_law_begins(run: document.GuestRun, size: int, rule: str | None, build: Build) -> None:
+    assert refusal(rules.predict(facts(run), size, build)) == rule
 
 
 def test_below_the_threshold_the_second_memset_is_still_free() -> None:
@@ -91,6 +97,7 @@ def test_below_the_threshold_the_second_memset_is_still_free() -> None:
         ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=0x400000"}, "below-threshold"),
         ({"MALLOC_MMAP_THRESHOLD_": "4194304"}, "below-threshold"),
         ({"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}, None),
+        ({"GLIBC_TUNABLES": "glibc.malloc.top_pad=2097152"}, "near-threshold"),
         ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "hugetlb-tunable"),
         ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, None),
         ({"GLIBC_TUNABLES": "glibc.pthread.rseq=0:glibc.mem.tagging=1"}, "memory-tagging"),
