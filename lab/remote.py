@@ -89,26 +89,31 @@ def ssh_argv(address: Address, command: Sequence[str] = ()) -> list[str]:
     return [*argv, address.host, *([shlex.join(command)] if command else [])]
 
 
-def await_banner(address: Address, *, deadline: float, check: Callable[[], None] | None = None) -> None:
-    """Wait until an SSH server answers at the address.
+def knock(address: Address, *, deadline: float, check: Callable[[], None] | None = None) -> socket.socket:
+    """Wait until an SSH server greets at the address; the connection, its greeting not read yet.
 
     A refused or reset connection means that it does not listen yet. ``deadline`` is a time of
     time.monotonic(); ``check`` is called between attempts and raises when waiting is in vain. Raises
-    BootFailed at the deadline.
+    BootFailed at the deadline. Use the connection: OpenSSH penalizes clients that never log in.
     """
     last = "nothing was tried"
     while time.monotonic() < deadline:
         if check:
             check()
         try:
-            with socket.create_connection((address.host, address.port), timeout=1.0) as attempt:
-                attempt.settimeout(min(5.0, max(0.1, deadline - time.monotonic())))
-                greeting = attempt.recv(4)
-            if greeting.startswith(b"SSH-"):
-                return
-            last = "the connection was closed" if not greeting else f"it answered {greeting!r}"
+            attempt = socket.create_connection((address.host, address.port), timeout=1.0)
         except OSError as error:
             last = str(error)
+        else:
+            try:
+                attempt.settimeout(min(5.0, max(0.1, deadline - time.monotonic())))
+                greeting = attempt.recv(4, socket.MSG_PEEK)
+                if greeting.startswith(b"SSH"):
+                    return attempt
+                last = f"it answered {greeting!r}" if greeting else "the connection was closed"
+            except OSError as error:
+                last = str(error)
+            attempt.close()
         time.sleep(0.02)
     raise BootFailed("no SSH server answered in time", where=str(address), hint=f"last attempt: {last}")
 
@@ -140,7 +145,12 @@ class Remote:
     """
 
     def __init__(
-        self, address: Address, *, alive: Callable[[], None] | None = None, name: str | None = None
+        self,
+        address: Address,
+        *,
+        alive: Callable[[], None] | None = None,
+        name: str | None = None,
+        through: socket.socket | None = None,
     ) -> None:
         self.address = address
         self.name = name or str(address)
@@ -148,6 +158,8 @@ class Remote:
         options: dict[str, object] = {"allow_agent": False, "look_for_keys": address.key_file is None}
         if address.key_file:
             options["key_filename"] = str(address.key_file)
+        if through:
+            options["sock"] = through
         for timeout in ("timeout", "banner_timeout", "auth_timeout"):
             options[timeout] = CONNECT_TIMEOUT
         # lazy and an empty SSHConfig: neither Fabric's nor OpenSSH's configuration files are read.

@@ -62,7 +62,7 @@ def _new_pair(folder: Path, name: str) -> str:
 
 
 def make_keys(folder: Path) -> Keys:
-    """Make new keys in a folder that does not exist yet; when another command was faster, its keys are as good."""
+    """Make new keys in a folder that does not exist yet; those of a command that was faster are as good."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -82,9 +83,9 @@ class Machine:
                 return f"the last lines of {log}:\n{lines}"
         return "it printed nothing"
 
-    def remote(self) -> Remote:
-        """An SSH connection to it, to be used in ``with``."""
-        return Remote(self.address, alive=self.check, name=self.name)
+    def remote(self, through: socket.socket | None = None) -> Remote:
+        """An SSH connection to it, to be used in ``with``; ``through`` is one that was just made."""
+        return Remote(self.address, alive=self.check, name=self.name, through=through)
 
     def save_template(self, target: Path) -> None:
         """Save memory and disk as a template to go on from, and end the guest; no SSH connection may be open.

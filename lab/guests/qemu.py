@@ -23,7 +23,7 @@ from lab.guests.hardware import hardware
 from lab.guests.machine import Machine
 from lab.guests.spec import Spec
 from lab.guests.state import State
-from lab.remote import Remote, await_banner, ssh_options
+from lab.remote import Remote, knock, ssh_options
 from lab.steps import step
 
 # setpriv ties QEMU's life to the thread that starts it, and the shell closes the gap in which that one may
@@ -186,8 +186,8 @@ def _await_ready(spec: Spec, machine: Machine) -> Machine:
     known = _with_port(spec, machine)
     if not spec.template:
         _await_console(spec, known, deadline)
-    await_banner(known.address, deadline=deadline, check=lambda: _fail_if_ended(spec, known))
-    with known.remote() as remote:
+    answering = knock(known.address, deadline=deadline, check=lambda: _fail_if_ended(spec, known))
+    with known.remote(answering) as remote:
         _verify(spec, known, remote)
     known.state = dataclasses.replace(known.state, ready=True)
     state.write(known.state)

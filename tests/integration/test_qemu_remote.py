@@ -55,7 +55,7 @@ def test_fail_wants_a_failure(remote: Remote) -> None:
 
 
 def test_a_command_that_takes_too_long_is_named(remote: Remote) -> None:
-    with pytest.raises(CommandFailed, match="'sleep 60' did not end within 0.5 s"):
+    with pytest.raises(CommandFailed, match=r"'sleep 60' did not end within 0\.5 s"):
         remote.execute("sleep 60", timeout=0.5)
 
 
