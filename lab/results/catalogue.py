@@ -134,14 +134,7 @@ THP = Rule(
     "wherever an aligned range lies inside the mapping, which depends on its address and its neighbours.",
     "Linux Documentation/admin-guide/mm/transhuge.rst",
 )
-MNEAR_THRESHOLD = Rule(
-    "near-threshold",
-    "near glibc's mmap threshold",
-    "glibc looks for free memory on its heap before it takes a mapping, and raises its threshold when a "
-    "mapped block is freed. Above the threshold but below 512 KiB, the history of the process decides.",
-    "glibc malloc/malloc.c: _int_malloc (use_top), sysmalloc, __libc_free (mp_.mmap_threshold)",
-)
-THP = Rule(
+MTHP = Rule(
     "mthp",
     "multi-size huge pages",
     "With a multi-size THP enabled, one fault brings in up to that many bytes at once, depending on "
@@ -154,14 +147,7 @@ HUGETLB_TUNABLE = Rule(
     "glibc.malloc.hugetlb makes malloc ask for huge pages and changes where blocks come from.",
     "glibc manual, Memory Allocation Tunables: glibc.malloc.hugetlb",
 )
-AARCH64_NEAR_THRESHOLD = Rule(
-    "near-threshold",
-    "near glibc's mmap threshold",
-    "glibc looks for free memory on its heap before it takes a mapping, and raises its threshold when a "
-    "mapped block is freed. Above the threshold but below 512 KiB, the history of the process decides.",
-    "glibc malloc/malloc.c: _int_malloc (use_top), sysmalloc, __libc_free (mp_.mmap_threshold)",
-)
-THP = Rule(
+AARCH64_THP = Rule(
     "glibc-aarch64-thp",
     "huge pages in malloc by default",
     "From glibc 2.43 on, malloc on aarch64 asks for transparent huge pages unless the kernel never gives "
