@@ -34,6 +34,10 @@ class LabError(Exception):
         return f"{line}; {self.hint}" if self.hint else line
 
 
+class GivenUp(LabError):
+    """A part of the work was given up because another part, side by side with it, failed."""
+
+
 class NoResult(LabError):
     """A report was asked for and there is no run to make it from."""
 

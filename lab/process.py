@@ -7,18 +7,33 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lab.errors import BuildFailed, DiskFull, MissingTool
+from lab.parallel import killed_when_given_up
 
 LAST_LINES = 15
 
+UMASK = 0o022
+"""What commands create files with, so that the modes in an image do not follow the caller's umask."""
 
-def last_lines(log: Path, count: int = LAST_LINES) -> str:
-    """The end of a text file, indented; empty when there is none."""
+ENGLISH = {"LC_ALL": "C.UTF-8"}
+"""In the environment of commands whose messages are read here."""
+
+_NEARLY_FULL = 1 << 20
+"""Bytes left on a file system below which a failed command is taken to have failed for want of them."""
+
+
+def last_lines(log: Path, count: int = LAST_LINES, *, start: int = 0) -> str:
+    """The end of a text file, indented; empty when there is none. What stands before byte ``start`` is left
+    out.
+    """
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        with log.open("rb") as file:
+            file.seek(start)
+            lines = file.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
     return "\n".join(f"    {line}" for line in lines[-count:])
@@ -36,43 +51,104 @@ def run(
 ) -> None:
     """Run one command to its end.
 
-    Its output is appended to ``log`` (or stdout goes to the file ``stdout``). It runs in a session of its own: an exception
-    here, Ctrl-C included, kills the whole group, and the death of this process kills the command.
+    Its output is appended to ``log`` (or stdout goes to the file ``stdout``). Nothing of its process group
+    outlives this call: not after an exception (Ctrl-C included), not when this process is killed.
 
-    Raises MissingTool when there is no such program, BuildFailed (with the last lines of the log) when it ends
-    with another status than 0.
+    Raises MissingTool when there is no such program, DiskFull when it ran out of space, BuildFailed (with the
+    last lines of the log) when it ends with another status than 0.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    # setpriv ties the command's life to this process, which a session of its own alone would not.
-    command = ["setpriv", "--pdeathsig", "KILL", "--", *map(os.fspath, argv)]
-    with contextlib.ExitStack() as files:
-        sink = files.enter_context(log.open("ab"))
-        source = files.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
-        output = files.enter_context(stdout.open("wb")) if stdout else sink
+    with contextlib.ExitStack() as held:
+        sink = held.enter_context(log.open("ab"))
+        before = sink.tell()
+        source = held.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
+        output = held.enter_context(stdout.open("wb")) if stdout else sink
+        group = held.enter_context(_guarded_group())
         try:
             process = subprocess.Popen(
-                command,
+                [os.fspath(word) for word in argv],
                 stdin=source,
                 stdout=output,
                 stderr=sink,
                 cwd=cwd,
-                env=dict(env) if env is not None else None,
-                start_new_session=True,
+                env={**os.environ, **ENGLISH} if env is None else dict(env),
+                umask=UMASK,
+                process_group=group,
             )
-        except FileNotFoundError as error:
-            raise MissingTool("no setpriv (package util-linux) on this machine", where=what) from error
-        try:
+        except (FileNotFoundError, PermissionError) as error:
+            raise MissingTool(f"cannot run {error.filename}: {error.strerror}", where=what) from error
+        with process, _killed_on_error(process):
             status = process.wait()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise
-    if status == 0:
-        return
-    end = last_lines(log)
-    if os.strerror(errno.ENOSPC) in end:
-        raise DiskFull("no space left on the device", where=what, hint=f"free some space; log: {log}")
-    if status == 127 and "setpriv" in end:
-        raise MissingTool(f"no program {os.fspath(argv[0])}", where=what)
-    raise BuildFailed(f"{os.fspath(argv[0])} ended with status {status}", where=what, hint=f"log: {log}, its end:\n{end}")
+    if status:
+        raise _failure(os.fspath(argv[0]), status, what, log, before)
+
+
+def captured(argv: Sequence[str], *, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end, whatever its status, and return what it printed; it ends as in :func:`run`.
+
+    Raises FileNotFoundError when there is no such program.
+    """
+    with _guarded_group() as group:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env),
+            umask=UMASK,
+            process_group=group,
+            text=True,
+            errors="replace",
+        )
+        with process, _killed_on_error(process):
+            stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+
+@contextlib.contextmanager
+def _killed_on_error(process: subprocess.Popen[Any]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
+@contextlib.contextmanager
+def _guarded_group() -> Iterator[int]:
+    """A process group that is killed when the context ends, and by a guard in it when this process is killed.
+
+    The guard reads from a pipe that nobody writes to: it sees the pipe's end when this process is gone. A
+    parent-death signal (prctl(2)) would reach the command alone, not what the command has started.
+    """
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", "read -r _; kill -KILL 0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+    try:
+        with killed_when_given_up(guard.pid):
+            yield guard.pid
+    finally:
+        # The guard is not yet waited for, so its number, the group's, cannot have become another's.
+        os.killpg(guard.pid, signal.SIGKILL)
+        guard.wait()
+        if guard.stdin:
+            guard.stdin.close()
+
+
+def _failure(program: str, status: int, what: str, log: Path, before: int) -> BuildFailed | DiskFull:
+    """Why a command ended with this status, as far as its part of the log and the file system tell."""
+    end = last_lines(log, start=before)
+    if os.strerror(errno.ENOSPC) in end or _nearly_full(log.parent):
+        # On a full disk not even the message may have reached the log.
+        return DiskFull("no space left on the device", where=what, hint=f"free some space; log: {log}")
+    ended = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    return BuildFailed(f"{program} {ended}", where=what, hint=f"log: {log}, its end:\n{end}")
+
+
+def _nearly_full(folder: Path) -> bool:
+    there = os.statvfs(folder)
+    return there.f_bavail * there.f_frsize < _NEARLY_FULL

@@ -1,8 +1,8 @@
 """Progress as nested, timed steps.
 
-``with step("Build the image"):`` prints the step when it begins to take time, its parts indented below it, and how long
-it took. When an exception unwinds, the innermost step is marked as the culprit. On a terminal the running steps
-are shown live with their seconds; in a log each step is one line at its end and, past two seconds, one at its start.
+``with step("Build the image"):`` prints the step with the time it took, its parts indented above it. When an
+exception unwinds, the innermost step is marked as the culprit. On a terminal the running steps are shown
+live with their seconds; in a log a step that takes longer than two seconds is announced as well.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from lab.errors import GivenUp
+
 ANNOUNCE_AFTER = 2.0
 """Seconds after which a step that is still running is announced in a log."""
 
@@ -27,22 +29,30 @@ HEARTBEAT = 30.0
 """Seconds between two signs of life of a long step in a log."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Step:
     name: str
     depth: int
     started: float = field(default_factory=time.monotonic)
     announced: float = 0.0
-    culprit_known: bool = False
+    told: list[BaseException] = field(default_factory=list)
+    """What ended steps inside this one: told there already."""
 
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    def indent(self) -> str:
+        return "  " * self.depth
+
 
 _current: contextvars.ContextVar[_Step | None] = contextvars.ContextVar("step", default=None)
-_lock = threading.RLock()
-_running: list[_Step] = []
 _console = Console(stderr=True, highlight=False)
+
+# Two locks, because rich calls _live_view while it holds a lock of its own: _running_lock is never held while
+# rich is called, _display_lock is never taken by what rich calls.
+_running_lock = threading.Lock()
+_display_lock = threading.Lock()
+_running: list[_Step] = []
 _display: Live | None = None
 _watcher: threading.Thread | None = None
 
@@ -55,63 +65,90 @@ def note(text: str) -> None:
 
 
 def _print(markup: str) -> None:
-    with _lock:
-        _console.print(markup, soft_wrap=True)
+    _console.print(markup, soft_wrap=True)
 
 
 def _live_view() -> Text:
-    with _lock:
-        rows = [f"{'  ' * s.depth}… {s.name}  {s.seconds():.0f} s" for s in _running if s.seconds() > 0.3]
+    with _running_lock:
+        rows = [f"{s.indent()}… {s.name}  {s.seconds():.0f} s" for s in _running if s.seconds() > 0.3]
     return Text("\n".join(rows), style="dim")
+
+
+def _due_announcements() -> list[str]:
+    """A line for each running step that has been silent for long enough."""
+    lines = []
+    with _running_lock:
+        for running in _running:
+            since = running.seconds()
+            if since >= (running.announced + HEARTBEAT if running.announced else ANNOUNCE_AFTER):
+                state = f" ({since:.0f} s so far)" if running.announced else ""
+                running.announced = since
+                lines.append(f"{running.indent()}… {escape(running.name)}{state}")
+    return lines
 
 
 def _announce_long_steps() -> None:
     """In a log: tell which steps are still running, so that nothing is silent for long."""
+    global _watcher
     while True:
         time.sleep(0.5)
-        with _lock:
+        for line in _due_announcements():
+            _print(line)
+        with _running_lock:
             if not _running:
-                _forget_watcher()
+                _watcher = None
                 return
-            for running in _running:
-                since = running.seconds()
-                due = ANNOUNCE_AFTER if not running.announced else running.announced + HEARTBEAT
-                if since >= due:
-                    state = f" ({since:.0f} s so far)" if running.announced else ""
-                    running.announced = since
-                    _print(f"{'  ' * running.depth}… {escape(running.name)}{state}")
-
-
-def _forget_watcher() -> None:
-    global _watcher
-    _watcher = None
 
 
 def _begin(new: _Step) -> None:
     global _display, _watcher
-    with _lock:
+    with _running_lock:
         _running.append(new)
-        if _console.is_terminal:
+    if _console.is_terminal:
+        with _display_lock:
             if _display is None:
-                _display = Live(get_renderable=_live_view, console=_console, transient=True, refresh_per_second=4)
+                _display = Live(
+                    get_renderable=_live_view, console=_console, transient=True, refresh_per_second=4
+                )
                 _display.start()
-        elif _watcher is None:
+        return
+    with _running_lock:
+        if _watcher is None:
             _watcher = threading.Thread(target=_announce_long_steps, daemon=True, name="steps")
             _watcher.start()
 
 
 def _end(done: _Step) -> None:
     global _display
-    with _lock:
+    with _running_lock:
         _running.remove(done)
-        if not _running and _display is not None:
+    with _display_lock:
+        if _display is not None and not _running:
             _display.stop()
             _display = None
 
 
+def _comes_from(error: BaseException, earlier: list[BaseException]) -> bool:
+    """Whether an error is one of these, or was raised while one of them was handled."""
+    link: BaseException | None = error
+    while link is not None:
+        if any(link is other for other in earlier):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
+def _tell_end(this: _Step, error: BaseException) -> None:
+    """Mark the culprit: the innermost step that the error ended."""
+    if not _comes_from(error, this.told):
+        stopped = isinstance(error, KeyboardInterrupt | GivenUp)
+        mark = "[yellow]stopped[/]" if stopped else "[red]failed[/]"
+        _print(f"{this.indent()}[red]✗[/] {escape(this.name)} {mark} after {this.seconds():.1f} s")
+
+
 @contextlib.contextmanager
 def step(name: str) -> Iterator[None]:
-    """Show a part of the work with its time in seconds; steps inside it are indented below it."""
+    """Show a part of the work with its time in seconds; steps inside it are indented."""
     parent = _current.get()
     this = _Step(name, parent.depth + 1 if parent else 0)
     token = _current.set(this)
@@ -120,17 +157,14 @@ def step(name: str) -> Iterator[None]:
         yield
     except BaseException as error:
         _end(this)
-        if not this.culprit_known:
-            stopped = isinstance(error, KeyboardInterrupt)
-            mark = "[yellow]stopped[/]" if stopped else "[red]failed[/]"
-            _print(f"{'  ' * this.depth}[red]✗[/] {escape(name)} {mark} after {this.seconds():.1f} s")
+        _tell_end(this, error)
         if parent:
-            parent.culprit_known = True
+            parent.told.append(error)
         raise
     else:
         _end(this)
         if this.seconds() >= 0.05:
-            _print(f"{'  ' * this.depth}[green]✓[/] {escape(name)} [dim]{this.seconds():.1f} s[/]")
+            _print(f"{this.indent()}[green]✓[/] {escape(name)} [dim]{this.seconds():.1f} s[/]")
     finally:
         _current.reset(token)
     sys.stderr.flush()
