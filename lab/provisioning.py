@@ -131,7 +131,7 @@ def provisioned_key(image_key: str, payload_key: str, settings: Mapping[str, str
     """The name of the state that provisioning this image with this payload leads to: a sha256 in hexadecimal.
 
     It covers the image, the payload, the settings that differ, and every file that Ansible reads: provision/
-    without the image recipes, and the variables of the inventory.
+    without the image recipes and the host's own set-up, and the variables of the inventory.
     """
     digest = hashlib.sha256()
     parts = [image_key, payload_key, json.dumps(dict(settings or {}), sort_keys=True)]
@@ -146,7 +146,9 @@ def _playbook_files() -> Iterator[tuple[str, str]]:
     folders = (paths.PROVISION, paths.INVENTORY / "group_vars", paths.INVENTORY / "host_vars")
     for folder in folders:
         for file in sorted(folder.rglob("*")):
-            if file.is_relative_to(paths.RECIPES) or "__pycache__" in file.parts or not file.is_file():
+            if any(file.is_relative_to(other) for other in (paths.RECIPES, paths.PROVISION / "host")):
+                continue
+            if "__pycache__" in file.parts or not file.is_file():
                 continue
             yield file.relative_to(paths.REPOSITORY).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()
 

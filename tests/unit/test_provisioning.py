@@ -89,7 +89,13 @@ def test_key_follows_from_what_ansible_reads(repository: Path, file: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "file", ["provision/images/new.yml", "provision/roles/record/library/__pycache__/x.pyc", "README.md"]
+    "file",
+    [
+        "provision/images/new.yml",
+        "provision/host/packages.txt",
+        "provision/roles/record/library/__pycache__/x.pyc",
+        "README.md",
+    ],
 )
 def test_key_does_not_follow_from_what_it_does_not_read(repository: Path, file: str) -> None:
     before = provisioned_key("image", "payload")
@@ -107,7 +113,7 @@ def test_missing_payload_is_one_line_that_says_how_to_build_it(
     assert (caught.value.where, caught.value.what) == (
         GUEST,
         f"faultprobe : Find the payload on the controller: {tmp_path} must hold exactly one faultprobe-*.whl "
-        "(it holds 0) and installer.whl; build it with: python -m lab payload "
+        "(it holds 0) and installer.whl; build it with: python -m lab payload --guests "
         f"{GUEST}, and give the folder it prints with -e faultlab_payload=FOLDER",
     )
     assert caught.value.hint == f"log: {tmp_path / 'log'}"
