@@ -33,6 +33,7 @@ HEARTBEAT = 30.0
 class _Step:
     name: str
     depth: int
+    parent: _Step | None = None
     started: float = field(default_factory=time.monotonic)
     announced: float = 0.0
     told: list[BaseException] = field(default_factory=list)
@@ -78,7 +79,11 @@ def _due_announcements() -> list[str]:
     """A line for each running step that has been silent for long enough."""
     lines = []
     with _running_lock:
+        outer = {running.parent for running in _running}
         for running in _running:
+            # A sign of life is the innermost step's: those around it have been named already.
+            if running.announced and running in outer:
+                continue
             since = running.seconds()
             if since >= (running.announced + HEARTBEAT if running.announced else ANNOUNCE_AFTER):
                 state = f" ({since:.0f} s so far)" if running.announced else ""
@@ -150,7 +155,7 @@ def _tell_end(this: _Step, error: BaseException) -> None:
 def step(name: str) -> Iterator[None]:
     """Show a part of the work with its time in seconds; steps inside it are indented."""
     parent = _current.get()
-    this = _Step(name, parent.depth + 1 if parent else 0)
+    this = _Step(name, parent.depth + 1 if parent else 0, parent)
     token = _current.set(this)
     _begin(this)
     try:
