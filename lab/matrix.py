@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import platform
 import re
@@ -15,13 +16,17 @@ import yaml
 from lab.errors import MatrixError, UnknownGuest
 from lab.paths import GUESTS_FILE
 
+_WHERE = "inventory/guests.yml"
+
 LIBCS = ("glibc", "musl")
-ARCHITECTURES = ("x86_64", "aarch64")
-PAGE_SIZES = (4096, 16384, 65536)
+PAGE_SIZES = {"x86_64": (4096,), "aarch64": (4096, 16384, 65536)}
+"""The page sizes (bytes) that each architecture's kernels can be built for."""
+
 SUITES = ("trixie",)
 PROVIDERS = ("qemu", "vagrant", "ssh")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-._][a-z0-9]+)*")
+_RESERVED = ("all", "guests", "ungrouped", "localhost")
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
@@ -52,6 +57,9 @@ class Guest:
     ansible_user: str
 
 
+_KEYS = tuple(field.name for field in dataclasses.fields(Guest) if field.name != "name")
+
+
 @dataclass(frozen=True)
 class Matrix:
     """All declared guests, in the order of the file."""
@@ -70,67 +78,65 @@ class Matrix:
     def select(self, wanted: str | None, host_architecture: str | None = None) -> tuple[Guest, ...]:
         """The guests a user asked for.
 
-        ``wanted`` is None or empty for the default pair, ``all``, or names separated by spaces or commas; a guest is
-        never selected twice. Raises UnknownGuest for a name that is not declared.
+        ``wanted`` is None or empty for the default pair, ``all``, or names separated by spaces or commas; a
+        guest is never selected twice. Raises UnknownGuest for a name that is not declared.
         """
         names = re.split(r"[\s,]+", wanted.strip()) if wanted and wanted.strip() else []
         if not names:
             return self.default(host_architecture or platform.machine())
-        if names == ["all"]:
-            return self.guests
         known = {guest.name: guest for guest in self.guests}
         for name in names:
-            if name not in known:
+            if name not in known and name != "all":
                 close = difflib.get_close_matches(name, known, n=1)
                 meant = f"did you mean {close[0]}?" if close else f"declared are: {', '.join(known)}, or all"
-                raise UnknownGuest(f"no guest is called {name!r}", where="inventory/guests.yml", hint=meant)
+                raise UnknownGuest(f"no guest is called {name!r}", where=_WHERE, hint=meant)
+        if "all" in names:
+            return self.guests
         return tuple(known[name] for name in dict.fromkeys(names))
 
 
 def _wrong(guest: str, key: str, value: object, allowed: str) -> MatrixError:
-    return MatrixError(
-        f"guest {guest}: {key}: {value!r} is not allowed", where="inventory/guests.yml", hint=f"allowed: {allowed}"
-    )
+    found = "is missing" if value is None else f"{value!r} is not allowed"
+    return MatrixError(f"guest {guest}: {key}: {found}", where=_WHERE, hint=f"allowed: {allowed}")
 
 
 class _Entry:
-    """One guest's mapping, read key by key so that an error can name guest, key, value and what is allowed."""
+    """One guest's mapping, read key by key: an error names guest, key, value and what is allowed."""
 
-    def __init__(self, guest: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, guest: str, values: Mapping[Any, Any]) -> None:
         self.guest = guest
-        self.values = dict(values)
-        self.read: set[str] = set()
+        self.values = values
+        for key in values:
+            if key not in _KEYS:
+                close = difflib.get_close_matches(str(key), _KEYS, n=1)
+                allowed = f"{close[0]} (did you mean that?)" if close else ", ".join(_KEYS)
+                raise MatrixError(
+                    f"guest {guest}: {key}: {values[key]!r}: there is no such key",
+                    where=_WHERE,
+                    hint=f"allowed: {allowed}",
+                )
 
-    def _take(self, key: str, default: Any = None) -> Any:
-        self.read.add(key)
-        return self.values.get(key, default)
-
-    def one_of(self, key: str, allowed: tuple[Any, ...], default: Any = None) -> Any:
-        value = self._take(key, default)
-        if value not in allowed or isinstance(value, bool):
-            raise _wrong(self.guest, key, value, ", ".join(map(str, allowed)))
+    def one_of(self, key: str, allowed: tuple[Any, ...], default: Any = None, of: str = "") -> Any:
+        value = self.values.get(key, default)
+        # 4096.0 and True equal whole numbers, but nobody means them.
+        if value not in allowed or type(value) is not type(allowed[0]):
+            raise _wrong(self.guest, key, value, ", ".join(map(str, allowed)) + of)
         return value
 
-    def number(self, key: str, low: int, high: int, default: int | None) -> int | None:
-        value = self._take(key, default)
-        if value is None and default is None:
-            return None
+    def number(self, key: str, low: int, high: int, default: int) -> int:
+        value = self.values.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise _wrong(self.guest, key, value, f"a whole number from {low} to {high}")
         return value
 
-    def text(self, key: str, pattern: re.Pattern[str], allowed: str, default: str | None = None) -> str | None:
-        value = self._take(key, default)
-        if value is None and key not in self.values:
-            return None
+    def text(self, key: str, pattern: re.Pattern[str], allowed: str) -> str:
+        value = self.values.get(key)
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise _wrong(self.guest, key, value, allowed)
         return value
 
-    def box(self) -> Box | None:
-        value = self._take("vagrant")
-        if value is None:
-            return None
+    def box(self) -> Box:
+        value = self.values["vagrant"]
         allowed = "a mapping with box: OWNER/NAME and perhaps box_version: TEXT"
         if not isinstance(value, dict) or not set(value) <= {"box", "box_version"}:
             raise _wrong(self.guest, "vagrant", value, allowed)
@@ -139,72 +145,71 @@ class _Entry:
             raise _wrong(self.guest, "vagrant", value, allowed)
         return Box(box, version)
 
-    def finish(self) -> None:
-        for key in self.values:
-            if key not in self.read:
-                close = difflib.get_close_matches(str(key), self.read, n=1)
-                allowed = f"{close[0]} (did you mean that?)" if close else ", ".join(sorted(self.read))
-                raise MatrixError(
-                    f"guest {self.guest}: {key}: {self.values[key]!r}: there is no such key",
-                    where="inventory/guests.yml",
-                    hint=f"allowed: {allowed}",
-                )
-
 
 _ANYTHING = re.compile(r"\S+")
 
 
-def _guest(name: str, values: Mapping[str, Any]) -> Guest:
+def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
     entry = _Entry(name, values)
     provider = entry.one_of("provider", PROVIDERS, "qemu")
-    version = entry.text("libc_version", _VERSION, 'a version in quotes, such as "2.41"')
-    host = entry.text("ansible_host", _ANYTHING, "a host name or address")
-    port = entry.number("ansible_port", 1, 65535, None)
-    memory = entry.number("memory_mib", 128, 65536, 512)
-    cpus = entry.number("cpus", 1, 64, 2)
-    if version is None:
-        raise _wrong(name, "libc_version", None, 'a version in quotes, such as "2.41"')
-    if provider == "ssh" and host is None:
-        raise _wrong(name, "ansible_host", None, "a host name or address: provider ssh needs one")
-    assert memory is not None and cpus is not None
-    guest = Guest(
+    architecture = entry.one_of("architecture", tuple(PAGE_SIZES))
+    has_host = "ansible_host" in values or provider == "ssh"
+    return Guest(
         name=name,
         libc=entry.one_of("libc", LIBCS),
-        libc_version=version,
-        architecture=entry.one_of("architecture", ARCHITECTURES),
-        page_size=entry.one_of("page_size", PAGE_SIZES),
+        libc_version=entry.text("libc_version", _VERSION, 'a version in quotes, such as "2.41"'),
+        architecture=architecture,
+        page_size=entry.one_of("page_size", PAGE_SIZES[architecture], of=f" on {architecture}"),
         suite=entry.one_of("suite", SUITES),
         provider=provider,
-        memory_mib=memory,
-        cpus=cpus,
-        vagrant=entry.box(),
-        ansible_host=host,
-        ansible_port=port,
-        ansible_user=entry.text("ansible_user", _ANYTHING, "a user name", "root") or "root",
+        memory_mib=entry.number("memory_mib", 128, 65536, 512),
+        cpus=entry.number("cpus", 1, 64, 2),
+        vagrant=entry.box() if "vagrant" in values else None,
+        ansible_host=entry.text("ansible_host", _ANYTHING, "a host name or address") if has_host else None,
+        ansible_port=entry.number("ansible_port", 1, 65535, 22) if "ansible_port" in values else None,
+        ansible_user=entry.text("ansible_user", _ANYTHING, "a user name")
+        if "ansible_user" in values
+        else "root",
     )
-    entry.finish()
-    return guest
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, not silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_bytes(), _Loader)
+    except OSError as error:
+        raise MatrixError(f"{error.strerror}: {path}", where=_WHERE, hint="restore it from git") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise MatrixError(f"{place}{error.problem}", where=_WHERE, hint="mend the YAML") from error
+    except yaml.YAMLError as error:
+        raise MatrixError(" ".join(str(error).split()), where=_WHERE, hint="mend the YAML") from error
 
 
 def load(path: Path = GUESTS_FILE) -> Matrix:
     """Read and check the matrix; raises MatrixError with one line for the first entry that is wrong."""
-    where = "inventory/guests.yml"
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise MatrixError(f"no such file: {path}", where=where, hint="restore it from git") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise MatrixError(f"{place}{problem}", where=where, hint="mend the YAML") from error
-    hosts = content.get("guests") if isinstance(content, dict) else None
-    hosts = hosts.get("hosts") if isinstance(hosts, dict) else None
+    content = _read(path)
+    group = content.get("guests") if isinstance(content, dict) else None
+    hosts = group.get("hosts") if isinstance(group, dict) else None
     if not isinstance(hosts, dict) or not hosts:
-        raise MatrixError("no guests are declared", where=where, hint="declare them below guests: hosts:")
+        raise MatrixError("no guests are declared", where=_WHERE, hint="declare them below guests: hosts:")
     for name, values in hosts.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise _wrong(str(name), "name", name, "lower-case letters, digits and - . _ between them")
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
+            raise _wrong(
+                str(name), "name", name, "lower-case letters, digits and - . _ between them, and not all"
+            )
         if not isinstance(values, dict):
             raise _wrong(name, "entry", values, "a mapping of keys such as libc, libc_version, architecture")
     return Matrix(tuple(_guest(name, values) for name, values in hosts.items()))
