@@ -164,10 +164,15 @@ def _row(row: Row, labels: dict[str, str]) -> ShownRow:
     reasons: list[ReasonLine] = []
     for index, cell in enumerate(row.cells):
         text = words.reason(row, index)
-        if text:
-            name = f"{labels[cell.guest]}: " if len(row.cells) > 2 else ""
-            alert = cell.difference.status is Status.UNEXPLAINED
-            reasons.extend(ReasonLine(name + side, alert) for side in text.split("; "))
+        if not text:
+            continue
+        alert = cell.difference.status is Status.UNEXPLAINED
+        if len(row.cells) == 2:
+            reasons.extend(ReasonLine(side, alert) for side in text.split("; "))
+        else:
+            # With many guests the sums stand below the counts already: the rules are enough.
+            rules_at_work = "; ".join(rule.short for rule in cell.difference.rules)
+            reasons.append(ReasonLine(f"{labels[cell.guest]}: {rules_at_work or text}", alert))
     return ShownRow(row.phase, tuple(_cell(cell) for cell in row.cells), tuple(reasons))
 
 

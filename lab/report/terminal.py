@@ -24,7 +24,14 @@ TITLES = {
 }
 """The three ways to run the same phases."""
 
-_COLUMNS = (rules.MALLOC, rules.MEMSET, rules.TOGETHER, rules.AGAIN)
+_COLUMNS = {
+    rules.MALLOC: "malloc",
+    rules.MEMSET: "memset",
+    rules.TOGETHER: "together",
+    rules.AGAIN: "memset again",
+}
+"""The phases shown, with headings short enough for 80 columns."""
+
 _LEGEND = "✓ as predicted  ✗ not: prediction follows  · no claim  ±n to the first guest"
 
 
@@ -62,10 +69,10 @@ def _findings(comparison: Comparison, console: Console) -> None:
 
 def _table(comparison: Comparison) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    table.add_column("page faults")
+    table.add_column("page faults", overflow="fold")
     columns = {phase: _column(comparison, phase) for phase in _COLUMNS}
-    for phase in _COLUMNS:
-        table.add_column(f"{phase:>{columns[phase].width}}", no_wrap=True)
+    for phase, heading in _COLUMNS.items():
+        table.add_column(f"{heading:>{columns[phase].width}}", no_wrap=True)
     for build in Build:
         rows = {row.phase: row for row in comparison.rows_of(build)}
         if not rows:
@@ -110,7 +117,7 @@ class _Column:
 def _column(comparison: Comparison, phase: str) -> _Column:
     cells = [cell for row in comparison.rows if row.phase == phase for cell in row.cells]
     return _Column(
-        len(phase),
+        len(_COLUMNS[phase]),
         max((len(_number(cell)) for cell in cells), default=0),
         max((len(_mark(cell)[0]) for cell in cells), default=0),
         max((len(_difference(cell)) for cell in cells), default=0),

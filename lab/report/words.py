@@ -10,6 +10,10 @@ from lab.results.rules import Build
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
+_MOST_COUNTS = 4
+"""Different counts that still fit a headline."""
+
+
 def size(count: int) -> str:
     """``1 MiB``, ``64 KiB``, ``1,000,000 bytes``."""
     for unit, name in _UNITS:
@@ -57,6 +61,10 @@ def answer(comparison: Comparison) -> str:
     for cell in row.cells:
         if cell.observed is not None:
             by_count.setdefault(cell.observed, []).append(names[cell.guest])
+    if len(by_count) > _MOST_COUNTS:
+        lowest, highest = min(by_count), max(by_count)
+        guests = counted(len(row.cells), "guest")
+        return f"The first memset of {size(row.size_bytes)} costs {lowest:,} to {highest:,} page faults on {guests}."
     parts = [
         f"{count:,}{' page faults' if index == 0 else ''} on {listed(guests)}"
         for index, (count, guests) in enumerate(by_count.items())

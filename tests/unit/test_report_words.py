@@ -71,3 +71,20 @@ def test_a_result_without_the_experiment() -> None:
     run = msgspec.structs.replace(GLIBC, probe=msgspec.structs.replace(GLIBC.probe, experiments=()))
     compared = comparison.compare([run])
     assert (words.answer(compared), words.why(compared)) == ("The experiment lazy-malloc was not run.", "")
+
+
+def test_many_different_counts_become_a_range() -> None:
+    runs = []
+    for index in range(5):
+        (experiment,) = GLIBC.probe.experiments
+        phases = tuple(
+            msgspec.structs.replace(phase, rise_minor=16 + index) if phase.name == "memset" else phase
+            for phase in experiment.phases
+        )
+        probe = msgspec.structs.replace(
+            GLIBC.probe, experiments=(msgspec.structs.replace(experiment, phases=phases),)
+        )
+        guest = msgspec.structs.replace(GLIBC.guest, name=f"guest-{index}")
+        runs.append(msgspec.structs.replace(GLIBC, probe=probe, guest=guest))
+    answer = words.answer(comparison.compare(runs))
+    assert answer == "The first memset of 1 MiB costs 16 to 20 page faults on 5 guests."
