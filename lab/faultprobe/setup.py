@@ -8,12 +8,21 @@ here may depend on the machine that builds.
 from setuptools import Extension, setup
 
 NATIVE = "src/native"
-SOURCES = ("module.c", "counters.c", "lazy_malloc.c", "certificate.c", "machine.c", "spawn.c", "perf.c")
+SOURCES = (
+    "module.c",
+    "counters.c",
+    "lazy_malloc.c",
+    "certificate.c",
+    "machine.c",
+    "spawn.c",
+    "perf.c",
+    "follow.c",
+)
 
 native = Extension(
     "faultprobe._native",
     sources=[f"{NATIVE}/{name}" for name in SOURCES],
-    depends=[f"{NATIVE}/native.h"],
+    depends=[f"{NATIVE}/native.h", f"{NATIVE}/syscall_names.h"],
     include_dirs=[NATIVE],
     define_macros=[("Py_LIMITED_API", "0x03090000")],
     # -fno-builtin: an experiment that says "malloc" or "memset" calls libc's, never an expansion of the

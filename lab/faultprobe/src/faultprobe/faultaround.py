@@ -14,6 +14,8 @@ from typing import NamedTuple, Union
 from faultprobe.addressspace import AddressSpace, Vma
 from faultprobe.perf import Event, Fault, Mapped
 
+STACK = "[stack]"
+
 
 class Touch(NamedTuple):
     """One fault of a program that runs with a window of one page: in which phase, on which page.
@@ -83,7 +85,8 @@ def steps_of(events: Sequence[Event], boundaries: Sequence[int], page_size: int)
 
 def _touch(phase: int, page: int, vma: Vma | None, faults_again: bool, page_size: int) -> Touch:
     if vma is None:
-        return Touch(phase, page, "", page, page + 1, False)
+        # Nothing is told where a stack has grown, and nothing else grows by itself.
+        return Touch(phase, page, STACK, page, page + 1, False)
     is_read = faults_again or not vma.is_writable
     return Touch(phase, page, vma.path, vma.start // page_size, vma.end // page_size, vma.is_file and is_read)
 

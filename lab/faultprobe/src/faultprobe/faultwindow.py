@@ -25,14 +25,14 @@ def fault_around_of(size_bytes: int) -> Iterator[int]:
     """
     descriptor = _open()
     try:
-        before = os.pread(descriptor, 64, 0)
+        before = os.read(descriptor, 64)
         held, release = os.pipe()
         guard = os.fork()
         if guard == 0:
             _restore_when_released(descriptor, before, held, release)
         os.close(held)
         try:
-            os.pwrite(descriptor, b"%d" % size_bytes, 0)
+            os.write(descriptor, b"%d" % size_bytes)
             yield int(before)
         finally:
             os.close(release)
@@ -67,7 +67,7 @@ def _restore_when_released(descriptor: int, before: bytes, held: int, release: i
             signal.signal(number, signal.SIG_IGN)
         os.close(release)
         os.read(held, 1)
-        os.pwrite(descriptor, before, 0)
+        os.write(descriptor, before)
         failed = 0
     finally:
         os._exit(failed)

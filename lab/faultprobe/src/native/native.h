@@ -67,6 +67,7 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args);
 
 /* spawn.c */
 PyObject *spawn(PyObject *module, PyObject *args);
+PyObject *detach(PyObject *module, PyObject *args);
 PyObject *parse_report(PyObject *module, PyObject *args);
 
 /* perf.c */
@@ -74,5 +75,13 @@ PyObject *perf_open(PyObject *module, PyObject *args);
 PyObject *perf_id(PyObject *module, PyObject *args);
 PyObject *perf_redirect(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);
+
+/* follow.c */
+PyObject *ptrace_request(PyObject *module, PyObject *args);
+PyObject *ptrace_event_message(PyObject *module, PyObject *args);
+PyObject *ptrace_system_call(PyObject *module, PyObject *args);
+PyObject *same_memory(PyObject *module, PyObject *args);
+PyObject *system_calls(PyObject *module, PyObject *unused);
+PyObject *stamped_reading(PyObject *module, PyObject *args);
 
 #endif

@@ -16,22 +16,26 @@
 /* Why these and not PERF_COUNT_SW_PAGE_FAULTS: see perf.py. */
 enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MAJ };
 
+/* PERF_SAMPLE_DATA_PAGE_SIZE: in the kernel from 5.11 on, not in every header. */
+#define DATA_PAGE_SIZE (UINT64_C(1) << 22)
+
 /*
- * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark) -> descriptor
+ * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
  *
  * One record for each minor (or major) fault of `pid` and of all its later threads and children on
  * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks and exits
- * too. watermark: bytes in the ring that wake a poller.
+ * too. watermark: bytes in the ring that wake a poller. detail: the physical address behind the data
+ * address and the size of its page, both as they are once the fault is served.
  */
 PyObject *perf_open(PyObject *module, PyObject *args)
 {
     struct perf_event_attr attr;
-    int major, pid, cpu, from_exec, user_only, sideband, descriptor;
+    int major, pid, cpu, from_exec, user_only, sideband, detail, descriptor;
     unsigned int watermark;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "piipppI:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
-                          &sideband, &watermark))
+    if (!PyArg_ParseTuple(args, "piipppIp:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
+                          &sideband, &watermark, &detail))
         return NULL;
     memset(&attr, 0, sizeof attr);
     attr.size = sizeof attr;
@@ -40,6 +44,8 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.sample_period = 1;
     attr.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID |
                        PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR;
+    if (detail)
+        attr.sample_type |= PERF_SAMPLE_PHYS_ADDR | DATA_PAGE_SIZE;
     attr.disabled = from_exec ? 1 : 0;
     attr.enable_on_exec = from_exec ? 1 : 0;
     attr.inherit = 1;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
+#include <sys/ptrace.h>
 #include <unistd.h>
 
 struct plan {
@@ -20,6 +21,7 @@ struct plan {
     long persona;       /* -1: as the parent */
     long long stack;    /* soft limit of the stack in bytes, -1: as the parent */
     int go, report;
+    int stop; /* stop at the first instruction of the program, until detached */
 };
 
 /* What the child tells: first its counters, then, when exec failed, the reason. */
@@ -47,6 +49,8 @@ static int apply(const struct plan *plan)
         if (setrlimit(RLIMIT_STACK, &limit) != 0)
             return -1;
     }
+    if (plan->stop && ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+        return -1;
     return 0;
 }
 
@@ -138,10 +142,11 @@ failed:
 }
 
 /*
- * spawn(path, argv, envp, (stdin, stdout, stderr), persona, stack, go, report) -> pid
+ * spawn(path, argv, envp, (stdin, stdout, stderr), persona, stack, go, report, stop) -> pid
  *
  * The child waits for one byte on `go`, writes its report to `report` and executes `path`. Both are
- * the child's ends of pipes, close-on-exec. argv and envp are lists of bytes.
+ * the child's ends of pipes, close-on-exec. argv and envp are lists of bytes. With `stop` the child
+ * is stopped when exec is done, and goes on after detach(pid) by the thread that called spawn.
  */
 PyObject *spawn(PyObject *module, PyObject *args)
 {
@@ -151,9 +156,9 @@ PyObject *spawn(PyObject *module, PyObject *args)
     int saved;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "yOO(iii)lLii:spawn", &plan.path, &argv, &envp,
+    if (!PyArg_ParseTuple(args, "yOO(iii)lLiip:spawn", &plan.path, &argv, &envp,
                           &plan.descriptors[0], &plan.descriptors[1], &plan.descriptors[2],
-                          &plan.persona, &plan.stack, &plan.go, &plan.report))
+                          &plan.persona, &plan.stack, &plan.go, &plan.report, &plan.stop))
         return NULL;
     plan.argv = strings_of(argv);
     plan.envp = plan.argv != NULL ? strings_of(envp) : NULL;
@@ -172,6 +177,19 @@ PyObject *spawn(PyObject *module, PyObject *args)
     if (pid < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     return PyLong_FromLong(pid);
+}
+
+/* detach(pid): lets a child go on that was spawned with `stop` and has stopped. */
+PyObject *detach(PyObject *module, PyObject *args)
+{
+    int pid;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "i:detach", &pid))
+        return NULL;
+    if (ptrace(PTRACE_DETACH, pid, NULL, NULL) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
 }
 
 /* parse_report(bytes) -> (minor, major, errno): what the child wrote, decoded where it is defined.
