@@ -125,6 +125,8 @@ def test_first_run_changes_what_differs_and_the_second_nothing(root: Path) -> No
             "absent": "No such file or directory",
         },
     }
+    untouched = root / THP.lstrip("/") / "hugepages-64kB" / "enabled"
+    assert untouched.read_text() == "always inherit madvise [never]\n"
     second = run_module(root, settings)
     assert (second["changed"], second["changes"]) == (False, [])
 

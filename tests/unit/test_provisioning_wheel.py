@@ -141,6 +141,15 @@ def test_installs_once_and_sees_every_later_change(tmp_path: Path) -> None:
     assert faultprobe_wheel.is_installed(wheel, folder) is True
 
 
+def test_installation_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+    pack_installer(tmp_path / "installer.whl")
+    wheel, folder = make_wheel(tmp_path / "wheels", "1.0"), tmp_path / "packages"
+    (folder / "faultprobe").mkdir(parents=True)
+    (folder / "faultprobe" / "__init__.py").write_text("__vers")
+    faultprobe_wheel.install(wheel, str(tmp_path / "installer.whl"), folder)
+    assert faultprobe_wheel.is_installed(wheel, folder) is True
+
+
 def test_another_version_replaces_all_of_the_one_before(tmp_path: Path) -> None:
     pack_installer(tmp_path / "installer.whl")
     folder = tmp_path / "packages"
