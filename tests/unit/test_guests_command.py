@@ -1,0 +1,136 @@
+"""QEMU's command line for a guest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lab.errors import MissingTool
+from lab.guests.command import RunFiles, console_options, guest_command
+from lab.guests.hardware import hardware
+from lab.guests.spec import Accelerator, Spec
+from lab.matrix import Guest
+
+TOKEN = "0123456789abcdef0123"
+
+
+class Tools:
+    key = "tools"
+
+    def command(self, program: str) -> list[str]:
+        return ["loader", program]
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    key: str = "image"
+    disk: Path = Path("/images/disk.img")
+    kernel: Path = Path("/images/kernel")
+    initrd: Path = Path("/images/initrd")
+
+
+def spec(architecture: str = "x86_64", page_size: int = 4096) -> Spec:
+    guest = Guest(
+        name="g",
+        libc="glibc",
+        libc_version="2.41",
+        architecture=architecture,
+        page_size=page_size,
+        suite="trixie",
+        provider="qemu",
+        memory_mib=384,
+        cpus=3,
+        vagrant=None,
+        ansible_host=None,
+        ansible_port=None,
+        ansible_user="root",
+    )
+    return Spec(guest, Image(), Tools(), Tools(), Accelerator("tcg", ""))
+
+
+FILES = RunFiles(Path("/run/overlay"), Path("/run/identity"), Path("/run/console"), monitor_fd=7)
+
+
+def values(argv: Sequence[str], option: str) -> list[str]:
+    return [argv[place + 1] for place, word in enumerate(argv) if word == option]
+
+
+def nodes(argv: Sequence[str]) -> dict[str, dict[str, object]]:
+    return {node["node-name"]: node for node in map(json.loads, values(argv, "-blockdev"))}
+
+
+def test_the_guests_size_and_machine() -> None:
+    argv = guest_command(spec(), FILES, TOKEN)
+    assert argv[:2] == ["loader", "qemu-system-x86_64"]
+    assert (values(argv, "-m"), values(argv, "-smp")) == (["384"], ["3"])
+    assert values(argv, "-accel") == ["tcg,thread=multi"]
+    assert values(argv, "-cpu") == ["max"]
+
+
+def test_nothing_but_the_overlay_can_be_written() -> None:
+    found = nodes(guest_command(spec(), FILES, TOKEN))
+    assert {name: node.get("read-only", False) for name, node in found.items()} == {
+        "base": True,
+        "root": False,
+        "identity": True,
+    }
+    assert found["root"]["backing"] == "base"
+    assert found["root"]["file"]["filename"] == "/run/overlay"
+    assert found["base"]["file"] == {"driver": "file", "filename": "/images/disk.img", "read-only": True}
+
+
+def test_the_root_disk_comes_first_and_carries_the_token() -> None:
+    disks = [value for value in values(guest_command(spec(), FILES, TOKEN), "-device") if "blk" in value]
+    assert disks == [f"virtio-blk-pci,drive=root,serial={TOKEN}", "virtio-blk-pci,drive=identity"]
+
+
+@pytest.mark.parametrize(("port", "forward"), [(0, "tcp:127.0.0.1:0-:22"), (2222, "tcp:127.0.0.1:2222-:22")])
+def test_only_loopback_leads_to_the_guest_and_nothing_leads_out(port: int, forward: str) -> None:
+    argv = guest_command(dataclasses.replace(spec(), port=port), FILES, TOKEN)
+    assert values(argv, "-netdev") == [f"user,id=network,restrict=on,hostfwd={forward}"]
+
+
+def test_a_state_is_loaded_only_from_a_template() -> None:
+    assert values(guest_command(spec(), FILES, TOKEN), "-loadvm") == []
+    restored = dataclasses.replace(spec(), template=Path("/templates/t"))
+    assert values(guest_command(restored, FILES, TOKEN), "-loadvm") == ["ready"]
+
+
+def test_kvm_runs_on_the_hosts_own_processor() -> None:
+    accelerated = dataclasses.replace(spec(), accelerator=Accelerator("kvm", ""))
+    argv = guest_command(accelerated, FILES, TOKEN)
+    assert (values(argv, "-accel"), values(argv, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_the_kernel_is_told_its_root_console_and_what_to_do_on_panic() -> None:
+    argv = guest_command(dataclasses.replace(spec("aarch64"), append="a=1 b"), FILES, TOKEN)
+    assert values(argv, "-append") == ["root=/dev/vda rw console=ttyAMA0 panic=-1 quiet a=1 b"]
+    assert "-no-reboot" in argv
+
+
+def test_only_a_machine_that_can_tell_of_a_restore_gets_the_device() -> None:
+    told = [value for value in values(guest_command(spec(), FILES, TOKEN), "-device") if "vmgenid" in value]
+    assert told == ["vmgenid,guid=auto"]
+    silent = values(guest_command(spec("aarch64"), FILES, TOKEN), "-device")
+    assert not any("vmgenid" in value for value in silent)
+
+
+def test_commas_in_a_path_do_not_end_it() -> None:
+    options = console_options(Path("/a,b/console"))
+    assert options[1] == "file,id=console,path=/a,,b/console,append=on"
+
+
+def test_pages_of_16_kib_need_a_processor_that_has_them() -> None:
+    assert hardware("aarch64", 4096).cpu == "cortex-a57"
+    assert hardware("aarch64", 16384).cpu == "neoverse-n1"
+
+
+def test_an_unknown_machine_is_named_with_what_there_is() -> None:
+    with pytest.raises(
+        MissingTool, match="no emulated machine for x86_64 with pages of 16384 bytes; there are: x86"
+    ):
+        hardware("x86_64", 16384)
