@@ -10,25 +10,33 @@ import errno
 import importlib
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 
 from lab import errors
 
-_EXIT_CODES = """exit codes:
-  0  every count is as predicted
-  1  a count is not as predicted
-  2  the lab itself failed (wrong use of a command included)
-  3  there is no result
-  10 and up  one for each kind of error: lab/errors.py lists them
-  130  interrupted"""
+_VERDICTS = """exit codes:
+    0  every count is as predicted
+    1  a count is not as predicted
+    2  the lab itself failed (wrong use of a command included)
+    3  there is no result"""
+
+
+def _exit_codes() -> str:
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LabError)
+    ]
+    lines = {kind.exit_code: (kind.__doc__ or "").splitlines()[0] for kind in kinds if kind.exit_code >= 10}
+    rows = [f"  {code:3}  {line}" for code, line in sorted(lines.items())]
+    return "\n".join([_VERDICTS, *rows, f"  {errors.INTERRUPTED:3}  Interrupted: Ctrl-C, SIGTERM or SIGHUP."])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lab",
         description="A reproducible laboratory for page faults and lazy allocation.",
-        epilog=_EXIT_CODES,
+        epilog=_exit_codes(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -36,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str, *, guests: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if guests:
-            command.add_argument("--guests", default="", help='names ("a b"), or all; default: this architecture\'s')
+            command.add_argument(
+                "--guests", default="", help='names ("a b"), or all; default: this architecture\'s'
+            )
         return command
 
     add("lab", "start the guests, measure, compare, report", guests=True)
@@ -44,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     add("down", "stop guests that stayed; all of them by default", guests=True)
     shell = add("shell", "open a shell in a guest")
     shell.add_argument("guest", help="its name")
-    shell.add_argument("remote_command", nargs="*", metavar="COMMAND", help="a command to run instead of a shell")
+    shell.add_argument(
+        "remote_command", nargs="*", metavar="COMMAND", help="a command to run instead of a shell"
+    )
     report = add("report", "make the report of a stored result again, offline")
     report.add_argument("--result", default="latest", help="its id (default: latest)")
     add("guests", "list the declared guests")
@@ -68,18 +80,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, errors printed as one line on stderr."""
     parsed = _parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _on_signal)
+        # One that is ignored, as under nohup, stays so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _on_signal)
     try:
         command = importlib.import_module(f"lab.commands.{parsed.command}")
         return int(command.run(parsed))
     except errors.LabError as error:
-        print(f"faultlab: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("faultlab: interrupted; nothing was left running", file=sys.stderr)
-        return errors.INTERRUPTED
+        return _failed("interrupted; nothing was left running", errors.INTERRUPTED)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"faultlab: {error.filename or 'the disk'}: no space left; free some and run again", file=sys.stderr)
-        return errors.DiskFull.exit_code
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or "the disk"
+            return _failed(f"{where}: no space left; free some and run again", errors.DiskFull.exit_code)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+            return _failed(f"{error.filename}: {error.strerror}", errors.LabError.exit_code)
+        return _broken()
+    except Exception:
+        return _broken()
+
+
+def _failed(line: str, code: int) -> int:
+    print(f"faultlab: {line}", file=sys.stderr)
+    return code
+
+
+def _broken() -> int:
+    # Left to Python the exit code would be 1, which says that a count was not as predicted.
+    traceback.print_exc()
+    return _failed("this is a defect of the lab itself; please report it", errors.LabError.exit_code)

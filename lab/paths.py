@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+from lab.errors import LabError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INVENTORY = REPOSITORY / "inventory"
@@ -28,11 +31,16 @@ def cache() -> Path:
 def runtime() -> Path:
     """A short private folder for sockets: their paths may have 107 bytes at most (unix(7)).
 
-    Falls back to a folder in the system's temporary folder when the session has no XDG_RUNTIME_DIR.
+    Falls back to a folder in the system's temporary folder without an XDG_RUNTIME_DIR of the user's own.
+    Raises LabError when somebody else was there first.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    folder = Path(base) / "faultlab" if base else Path(tempfile.gettempdir()) / f"faultlab-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else")
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent")
+    own = base.is_dir() and base.stat().st_uid == os.getuid()
+    folder = base / "faultlab" if own else Path(tempfile.gettempdir()) / f"faultlab-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise LabError(
+            "not a folder of this user alone", where=str(folder), hint="remove it, or set XDG_RUNTIME_DIR"
+        )
     return folder
