@@ -56,19 +56,18 @@ def _place(calibration: Calibration, residue: int | None) -> Place:
     by_kernel = [each for each in report.aslr_on if each.residue == residue]
     on_purpose = [each for each in report.steered if each.residue == residue]
     failed = any(each.predicted != each.observed for each in (*by_kernel, *on_purpose))
-    usual = _usual(calibration)
     return Place(
         " or ".join(_in_short(calibration, each) for each in counts) or "none",
         f"{_marks(by_kernel, '●')} {_marks(on_purpose, '○')}".strip(),
         f"{len(by_kernel)} by chance, {len(on_purpose)} steered{', not as predicted' if failed else ''}",
-        any(each != usual for each in counts),
+        counts != _usual(calibration),
         failed,
     )
 
 
-def _usual(calibration: Calibration) -> tuple[int, ...]:
-    """The outcome of most residues; of several equally frequent ones the smallest."""
-    every = [counts for row in calibration.report.predicted for counts in row.counts]
+def _usual(calibration: Calibration) -> tuple[tuple[int, ...], ...]:
+    """What most residues can cost; of several equally frequent answers the smallest."""
+    every = [row.counts for row in calibration.report.predicted]
     return min(every, key=lambda counts: (-every.count(counts), counts), default=())
 
 
@@ -103,4 +102,18 @@ def _sentence(label: str, calibration: Calibration) -> str:
         else f"without ASLR there were {len(fixed)} outcomes"
     )
     possible = " or ".join(f"{count:,}" for count in calibration.counts(rules.MEMSET))
-    return f"{label}: {agreed} of {words.counted(checked, 'run')} as predicted; memset {possible}; {off}."
+    seen = f"{agreed} of {words.counted(checked, 'run')} as predicted"
+    return f"{label}: {seen}; memset {possible}; {off}{_stack(calibration)}."
+
+
+def _stack(calibration: Calibration) -> str:
+    """Where the stack must begin for the program to need a page of it more, and in which phase."""
+    ranges = calibration.report.stack
+    least = tuple(min(counts) for counts in zip(*(each.extra for each in ranges), strict=True))
+    more = [
+        f"{extra - low:,} more in {phase} where it begins at bytes {each.first_offset:,} to {each.last_offset:,}"
+        for each in ranges
+        for phase, extra, low in zip(calibration.phases, each.extra, least, strict=True)
+        if extra > low
+    ]
+    return f"; the stack costs {words.listed(more)} of a page" if more else ""

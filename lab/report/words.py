@@ -63,8 +63,8 @@ def answer(comparison: Comparison) -> str:
             by_count.setdefault(cell.observed, []).append(names[cell.guest])
     if len(by_count) > _MOST_COUNTS:
         lowest, highest = min(by_count), max(by_count)
-        guests = counted(len(row.cells), "guest")
-        return f"The first memset of {size(row.size_bytes)} costs {lowest:,} to {highest:,} page faults on {guests}."
+        count = f"{lowest:,} to {highest:,} page faults on {counted(len(row.cells), 'guest')}"
+        return f"The first memset of {size(row.size_bytes)} costs {count}."
     parts = [
         f"{count:,}{' page faults' if index == 0 else ''} on {listed(guests)}"
         for index, (count, guests) in enumerate(by_count.items())

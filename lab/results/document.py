@@ -224,6 +224,7 @@ class Observation(msgspec.Struct, frozen=True):
 
     residue: int | None
     program_residue: int | None
+    stack_offset: int
     predicted: tuple[int, ...]
     observed: tuple[int, ...]
     agreed: bool
@@ -236,8 +237,16 @@ class ResiduePrediction(msgspec.Struct, frozen=True):
     counts: tuple[tuple[int, ...], ...]
 
 
+class StackRange(msgspec.Struct, frozen=True):
+    """Faults of the stack in each phase but the first, when it begins at these bytes of a page."""
+
+    first_offset: int
+    last_offset: int
+    extra: tuple[int, ...]
+
+
 class AslrReport(msgspec.Struct, frozen=True):
-    """What ``python -m faultprobe aslr`` prints of the demonstration (``faultprobe.aslr.AslrReport``)."""
+    """What ``python -m faultprobe aslr`` prints of the demonstration (``faultprobe.aslrmodel``)."""
 
     schema_version: int
     program: tuple[str, ...]
@@ -248,6 +257,7 @@ class AslrReport(msgspec.Struct, frozen=True):
     page_table_pages: int
     calibrated_touches: int
     predicted: tuple[ResiduePrediction, ...]
+    stack: tuple[StackRange, ...]
     steered: tuple[Observation, ...]
     aslr_on: tuple[Observation, ...]
     aslr_off: tuple[Observation, ...]

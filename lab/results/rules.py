@@ -329,6 +329,18 @@ def _with_first_call(
 
 
 def _residues(calibration: Calibration, phase: str, count: int) -> str:
-    """The residues that select a count, in words."""
-    listed = ", ".join(str(residue) for residue in calibration.residues(phase, count))
-    return f"page number of libc modulo {calibration.window_pages} is {listed}"
+    """What selects a count, in words: the residues that have it, and the stack where they have another one
+    too.
+    """
+    residues = calibration.residues(phase, count)
+    others = {
+        each
+        for other in calibration.counts(phase)
+        if other != count
+        for each in calibration.residues(phase, other)
+    }
+    if set(residues) == {row.residue for row in calibration.report.predicted} <= others:
+        return "as the place of the stack in its page decides"
+    listed = ", ".join(str(residue) for residue in residues)
+    stack = ", and the place of the stack" if others & set(residues) else ""
+    return f"page number of libc modulo {calibration.window_pages} is {listed}{stack}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.results import aslr, document
+from lab.results import aslr, document, rules
 from lab.results.document import BadDocument
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
@@ -45,6 +45,20 @@ def test_a_program_that_cannot_move_has_no_residues() -> None:
     fixed = document.ResiduePrediction(residue=None, counts=((1, 256, 0),))
     found = aslr.read(changed(predicted=(fixed,)))
     assert (found.counts("memset"), found.residues("memset", 256)) == ((256,), ())
+
+
+def test_the_stack_can_decide_too() -> None:
+    assert RUN.aslr is not None
+    rows = tuple(
+        msgspec.structs.replace(row, counts=((4, 256, 0), (5, 256, 0))) for row in RUN.aslr.predicted
+    )
+    run = changed(predicted=rows)
+    found = aslr.read(run)
+    assert found.residues("malloc", 4) == found.residues("malloc", 5) == tuple(range(16))
+    malloc = rules.predict(run.probe.facts, 1 << 20, rules.Build.DYNAMIC, found).phase("malloc")
+    assert {possible.when for possible in malloc.possible} == {
+        "as the place of the stack in its page decides"
+    }
 
 
 def test_a_run_without_calibration() -> None:

@@ -61,9 +61,10 @@ def schema_version(module: str) -> int:
         ("document", "Details", document.Details),
         ("document", "PageRun", document.PageRun),
         ("document", "FunctionPlace", document.FunctionPlace),
-        ("aslr", "AslrReport", document.AslrReport),
-        ("aslr", "Observation", document.Observation),
-        ("aslr", "Prediction", document.ResiduePrediction),
+        ("aslrmodel", "AslrReport", document.AslrReport),
+        ("aslrmodel", "Observation", document.Observation),
+        ("aslrmodel", "Prediction", document.ResiduePrediction),
+        ("aslrmodel", "StackRange", document.StackRange),
     ],
 )
 def test_the_mirror_has_the_fields_of_faultprobe(

@@ -1,0 +1,60 @@
+"""The table of the ASLR experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from lab.report import residues
+from lab.results import document
+from lab.results.document import GuestRun, StackRange
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
+LABELS = {RUN.guest.name: "glibc 2.41"}
+
+
+def table(run: GuestRun) -> residues.Residues:
+    found = residues.table([run], LABELS)
+    assert found is not None
+    return found
+
+
+def changed(**changes: object) -> GuestRun:
+    return msgspec.structs.replace(RUN, aslr=msgspec.structs.replace(RUN.aslr, **changes))
+
+
+def test_a_row_for_each_residue_with_its_runs() -> None:
+    found = table(RUN)
+    assert [row[0] for row in found.rows] == [str(residue) for residue in range(16)]
+    unusual = {residue: places[0].predicted for residue, places in found.rows if places[0].unusual}
+    assert unusual == {"3": "5 + 256", "4": "5 + 256", "11": "4 + 257"}
+    assert sum(places[0].marks.count("○") for _, places in found.rows) == 16
+    assert sum(places[0].marks.count("●") for _, places in found.rows) == 32
+
+
+def test_many_runs_become_a_number() -> None:
+    assert RUN.aslr is not None
+    same = tuple(RUN.aslr.steered[3] for _ in range(40))
+    places = dict(table(changed(aslr_on=same)).rows)["3"]
+    assert (places[0].marks, places[0].spoken) == ("●×40 ○", "40 by chance, 1 steered")
+
+
+def test_a_run_that_cost_something_else_is_crossed() -> None:
+    assert RUN.aslr is not None
+    wrong = msgspec.structs.replace(RUN.aslr.steered[3], observed=(9, 256, 0))
+    found = table(changed(steered=(*RUN.aslr.steered[:3], wrong, *RUN.aslr.steered[4:])))
+    place = dict(found.rows)["3"][0]
+    assert (place.failed, place.marks[-1], "not as predicted" in place.spoken) == (True, "✗", True)
+    assert found.sentences[0].startswith("glibc 2.41: 55 of 56 runs as predicted; memset 256 or 257;")
+
+
+def test_the_stack_s_share_is_told() -> None:
+    stack = (StackRange(0, 47, (2, 0, 0)), StackRange(48, 4095, (1, 0, 0)))
+    (sentence,) = table(changed(stack=stack)).sentences
+    assert sentence.endswith("; the stack costs 1 more in malloc where it begins at bytes 0 to 47 of a page.")
+
+
+def test_no_calibration_no_table() -> None:
+    assert residues.table([msgspec.structs.replace(RUN, aslr=None)], LABELS) is None
