@@ -54,15 +54,18 @@ def answering(port: int, *answers: bytes | None) -> Iterator[None]:
 
 
 def test_refused_until_it_listens(free_port: int) -> None:
+    greeted = threading.Event()
+
     def listen_later() -> None:
         time.sleep(0.3)
         with answering(free_port, b"SSH-2.0-later\r\n"):
-            pass
+            greeted.wait(10)
 
     thread = threading.Thread(target=listen_later)
     thread.start()
     with knock(address(free_port), deadline=time.monotonic() + 10) as connection:
         assert connection.recv(100) == b"SSH-2.0-later\r\n"
+    greeted.set()
     thread.join()
 
 
