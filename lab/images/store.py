@@ -1,16 +1,16 @@
 """The content-addressed store: what was built once is found again by the hash of what it was built from.
 
-An entry is a folder ``store/<kind>/<key>`` with a manifest of its files' SHA-256. It is built in a temporary folder beside
-its place and renamed when it is whole, so an interrupted build is never taken for a finished one. Its contents are verified
-whenever it is used: a file whose inode, size and times are those of its last full hash is taken as unaltered, any
-other is hashed again.
+An entry is a folder ``store/<kind>/<key>`` with a manifest of its files' SHA-256. It is built in a temporary
+folder beside its place and renamed when it is whole, so an interrupted build is never taken for a finished
+one. Its contents are verified whenever it is used: a file whose inode, size and times are those of its last
+full hash is taken as unaltered, any other is hashed again.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,9 +19,10 @@ from typing import Any
 
 from lab import paths
 from lab.errors import CorruptCache, DiskFull
+from lab.exclusive import turn
+from lab.files import write_whole
 
 MANIFEST = "manifest.json"
-_ENOSPC = 28
 
 
 def digest(path: Path) -> str:
@@ -47,10 +48,14 @@ def tree_digest(root: Path, *, without: tuple[str, ...] = ()) -> str:
         relative = path.relative_to(root)
         if set(relative.parts) & {"__pycache__", *without}:
             continue
-        content = os.readlink(path) if path.is_symlink() else digest(path)
         executable = bool(path.lstat().st_mode & 0o100)
-        total.update(f"{relative}\0{executable}\0{content}\0".encode())
+        total.update(f"{relative}\0{executable}\0{_content(path)}\0".encode())
     return total.hexdigest()
+
+
+def _content(path: Path) -> str:
+    """The hash of a file, or where a symbolic link points."""
+    return f"-> {path.readlink()}" if path.is_symlink() else digest(path)
 
 
 def _stat_signature(path: Path) -> list[int]:
@@ -59,19 +64,13 @@ def _stat_signature(path: Path) -> list[int]:
 
 
 def _describe(root: Path) -> dict[str, str]:
-    """Every file and symbolic link below the root: its hash, or where the link points."""
-    found = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.is_symlink():
-            found[name] = "-> " + os.readlink(path)
-        elif path.is_file():
-            found[name] = digest(path)
-    return found
+    """Every file and symbolic link below the root, with its content."""
+    found = (path for path in sorted(root.rglob("*")) if path.is_symlink() or path.is_file())
+    return {str(path.relative_to(root)): _content(path) for path in found}
 
 
 class Store:
-    """Built things, by kind and key."""
+    """Built things, by kind and key. Processes and threads that want the same one wait for each other."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or paths.cache() / "store"
@@ -83,17 +82,20 @@ class Store:
     def find(self, kind: str, key: str) -> Path | None:
         """The entry when it is there and whole; None when it was never finished.
 
-        Raises CorruptCache when it is there but altered; it is moved aside first, so that the next run builds it anew.
+        Raises CorruptCache when it is there but altered; it is moved aside first, so that the next run builds
+        it anew.
         """
         entry = self.path(kind, key)
-        if not (entry / MANIFEST).is_file():
+        if not entry.is_dir():
             return None
         damage = self._damage(entry)
         if damage:
             aside = Path(tempfile.mkdtemp(prefix=f"{key}.damaged-", dir=entry.parent))
             entry.rename(aside / key)
             raise CorruptCache(
-                f"{damage} is not what was built", where=str(entry), hint=f"moved to {aside}; run again to rebuild it"
+                f"{damage} is not what was built",
+                where=str(entry),
+                hint=f"moved to {aside}; run again to rebuild it",
             )
         return entry
 
@@ -108,71 +110,69 @@ class Store:
         entry = self.path(kind, key)
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=entry.parent))
+            with turn(entry.parent / f".{key}.lock"):
+                # Somebody else may have built it meanwhile.
+                return self.find(kind, key) or self._build(entry, build)
         except OSError as error:
-            raise _disk_full(error, entry.parent) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(
+                    "no space left on the device",
+                    where=str(entry.parent),
+                    hint=f"free some, or set {paths.CACHE_VARIABLE}",
+                ) from error
+            raise
+
+    def _build(self, entry: Path, build: Callable[[Path], None]) -> Path:
+        """Build one entry, with its lock held."""
+        for leftover in entry.parent.glob(f".{entry.name}-*"):
+            # Whoever made it was killed: the lock is ours.
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
         try:
             build(temporary)
-            manifest = {"files": _describe(temporary)}
-            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+            files = _describe(temporary)
+            (temporary / MANIFEST).write_text(json.dumps({"files": files}, indent=1, sort_keys=True))
             temporary.chmod(0o755)
-            if entry.exists():
-                shutil.rmtree(entry)
             temporary.rename(entry)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise _disk_full(error, entry.parent) from error
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._remember(entry, manifest["files"])
+        self._remember(entry, files)
         return entry
-
-    def discard_leftovers(self) -> None:
-        """Remove temporary folders of builds whose process was killed; only while no other build can run."""
-        for leftover in self.root.glob("*/.*-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
 
     def _seen_file(self, entry: Path) -> Path:
         return entry.parent / f"{entry.name}.seen.json"
 
     def _remember(self, entry: Path, files: Mapping[str, str]) -> None:
         seen = {name: _stat_signature(entry / name) for name in files}
-        file = self._seen_file(entry)
-        temporary = file.with_name(f".{file.name}-{os.getpid()}")
-        temporary.write_text(json.dumps(seen))
-        temporary.replace(file)
+        write_whole(self._seen_file(entry), json.dumps(seen).encode())
+
+    def _seen(self, entry: Path) -> dict[str, Any]:
+        """What each file looked like when it was last hashed; nothing when that is not known."""
+        try:
+            seen = json.loads(self._seen_file(entry).read_bytes())
+        except (ValueError, OSError):
+            return {}
+        return seen if isinstance(seen, dict) else {}
 
     def _damage(self, entry: Path) -> str | None:
         """The name of the first file that is not as built, or None."""
         try:
-            files: dict[str, str] = json.loads((entry / MANIFEST).read_text())["files"]
-        except (ValueError, KeyError, TypeError):
+            files: dict[str, str] = json.loads((entry / MANIFEST).read_bytes())["files"]
+        except (ValueError, KeyError, TypeError, OSError):
             return MANIFEST
-        try:
-            seen = json.loads(self._seen_file(entry).read_text())
-        except (ValueError, FileNotFoundError):
-            seen = {}
-        fresh = False
+        seen = self._seen(entry)
+        hashed_again = False
         for name, expected in files.items():
             path = entry / name
             try:
                 if seen.get(name) == _stat_signature(path):
                     continue
-                actual = "-> " + os.readlink(path) if path.is_symlink() else digest(path)
+                if _content(path) != expected:
+                    return name
             except OSError:
                 return name
-            if actual != expected:
-                return name
-            fresh = True
-        if fresh:
+            hashed_again = True
+        if hashed_again:
             self._remember(entry, files)
         return None
-
-
-def _disk_full(error: OSError, where: Path) -> Exception:
-    if error.errno == _ENOSPC:
-        return DiskFull(
-            "no space left on the device", where=str(where), hint=f"free some, or set {paths.CACHE_VARIABLE}"
-        )
-    return error
