@@ -9,7 +9,7 @@ LAB := $(PYTHON) -m lab
 BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
 
-.PHONY: help lab test lint doctor up down shell report lock bench clean environment environment-dev
+.PHONY: help lab test lint doctor up down shell report payload lock bench clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ shell: environment ## Open a shell in a guest: make shell GUEST=...
 
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report
+
+payload: environment ## Build what is installed in guests, for `vagrant up` and for Ansible by hand.
+	@$(LAB) payload --guests "$(GUESTS)"
 
 lock: environment ## Renew the lock of package versions from the mirror.
 	@$(LAB) lock

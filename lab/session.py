@@ -142,10 +142,15 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
                 note(f"{name}: {host.ok} tasks, {host.changed} changed")
         for each, machine in zip(missing, machines, strict=True):
             with step(f"Save the state of {each.guest.name}"):
-                made[each.guest.name] = store.ensure(
-                    "provisioned", each.provisioned_key, lambda folder, it=machine: it.save_template(folder / _TEMPLATE)
-                )
+                made[each.guest.name] = _save(each, machine, store)
     return made
+
+
+def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:
+    def build(folder: Path) -> None:
+        machine.save_template(folder / _TEMPLATE)
+
+    return store.ensure("provisioned", prepared.provisioned_key, build)
 
 
 @contextlib.contextmanager
@@ -165,9 +170,9 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
     specs = [
         each.spec(saved[each.guest.name], kept=kept) for each in prepared if each.guest.name not in running
     ]
-    with qemu.started(specs) if specs else contextlib.nullcontext([]) as machines:
+    with contextlib.ExitStack() as stack:
+        machines = stack.enter_context(qemu.started(specs)) if specs else []
         by_name = running | {machine.name: machine for machine in machines}
         yield tuple(
             Ready(each.guest, each.image, each.provisioned_key, by_name[each.guest.name]) for each in prepared
         )
-

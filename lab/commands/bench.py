@@ -63,11 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
             prepared = prepare(guest)
             template = templates([prepared])[guest.name]
             with step(f"Start {guest.name} {STARTS} times cold, {STARTS} times from its snapshot"):
-                cold, warm = _start_seconds(prepared.bare), _start_seconds(prepared.spec(template, kept=False))
+                cold, warm = (
+                    _start_seconds(prepared.bare),
+                    _start_seconds(prepared.spec(template, kept=False)),
+                )
             table.add_row(f"{guest.name}: start to SSH, cold", f"{cold:.1f} s", "under 8 s")
             table.add_row(f"{guest.name}: start to SSH, from a snapshot", f"{warm:.1f} s", "under 2 s")
     with step("Run the lab with nothing changed"):
-        seconds = _run_seconds([sys.executable, "-m", "lab", "lab", "--guests", arguments.guests], paths.REPOSITORY)
+        seconds = _run_seconds(
+            [sys.executable, "-m", "lab", "lab", "--guests", arguments.guests], paths.REPOSITORY
+        )
     table.add_row("make lab, warm", f"{seconds:.1f} s", "under 30 s")
     for measured in store.load().runs():
         certificate = measured.probe.certificate

@@ -39,7 +39,9 @@ def _space() -> str:
 
 
 def _mirror() -> str:
-    origin = f"${apt.MIRROR_VARIABLE}" if os.environ.get(apt.MIRROR_VARIABLE) else "the host's apt configuration"
+    origin = (
+        f"${apt.MIRROR_VARIABLE}" if os.environ.get(apt.MIRROR_VARIABLE) else "the host's apt configuration"
+    )
     apt.mirror()
     return f"found in {origin}"
 
@@ -56,7 +58,9 @@ def _versions() -> str:
 
 def _emulator() -> str:
     versions = tools.emulator(platform.machine()).versions
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if name.startswith("qemu-system-"))
+    return ", ".join(
+        f"{name} {version}" for name, version in versions.items() if name.startswith("qemu-system-")
+    )
 
 
 def _acceleration() -> str:
@@ -69,7 +73,11 @@ def _acceleration() -> str:
 
 def _vagrant() -> str:
     names = [name for name in ("vagrant", "VBoxManage", "ansible-playbook") if shutil.which(name)]
-    return f"on PATH: {', '.join(names)}" if names else "neither vagrant nor VirtualBox: the embedded QEMU is used"
+    return (
+        f"on PATH: {', '.join(names)}"
+        if names
+        else "neither vagrant nor VirtualBox: the embedded QEMU is used"
+    )
 
 
 def _guests() -> str:

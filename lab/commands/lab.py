@@ -31,6 +31,12 @@ class _Session:
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[GIVEN] = self.given
 
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        # The line printed below stands in place of pytest's own letter.
+        if report.when == "call" or report.failed:
+            return report.outcome, "", ""
+        return None
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when != "call" and report.passed:
             return
@@ -38,6 +44,8 @@ class _Session:
         self.outcomes[report.outcome] = self.outcomes.get(report.outcome, 0) + 1
         if report.when != "call":
             self.lab_errors += 1
+        guest = report.nodeid.partition("[")[2].removesuffix("]")
+        name = name.partition("[")[0] + (f" ({guest.replace('-pagefault', ', pagefault')})" if guest else "")
         mark = {"passed": "[green]✓[/]", "failed": "[red]✗[/]"}.get(report.outcome, "-")
         self._console.print(f"{mark} {name}", highlight=False, soft_wrap=True)
 
@@ -57,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         with start(guests) as ready:
             result = store.begin()
             session = _Session(ready, result)
-            options = ["-q", "--no-header", "--no-summary", "--tb=short", "-p", "no:cacheprovider"]
+            options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider"]
             with step("Measure and check over SSH"):
                 code = pytest.main(
                     [*options, f"--rootdir={paths.REPOSITORY}", f"--junitxml={result.junit}", str(_TESTS)],

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 
-from lab import matrix
+from lab import matrix, paths
 from lab.exclusive import exclusive
 from lab.session import payload_for
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each guest's payload folder: the value for ``-e faultlab_payload=``."""
+    """Print each guest's payload folder, and link it to where the playbook looks by default (group_vars/all.yml)."""
+    links = paths.REPOSITORY / "build" / "payload"
+    links.mkdir(parents=True, exist_ok=True)
     with exclusive("payload"):
         for guest in matrix.load().select(arguments.guests):
-            print(guest.name, payload_for(guest).folder)
+            folder = payload_for(guest).folder
+            link = links / f"{guest.libc}-{guest.architecture}"
+            temporary = link.with_name(f".{link.name}-{os.getpid()}")
+            temporary.symlink_to(folder)
+            temporary.replace(link)
+            print(guest.name, folder)
     return 0

@@ -28,7 +28,9 @@ def test_the_split_is_each_libc_s_own(all_measured: Result) -> None:
     for run in all_measured.runs():
         (experiment,) = run.probe.experiments
         rises = {phase.name: phase.rise_minor for phase in experiment.phases}
-        splits.setdefault((run.guest.libc, run.guest.page_size), set()).add((rises["malloc"], rises["memset"]))
+        splits.setdefault((run.guest.libc, run.guest.page_size), set()).add(
+            (rises["malloc"], rises["memset"])
+        )
     assert {key: len(found) for key, found in splits.items()} == dict.fromkeys(splits, 1)
     by_page_size: dict[int, list[tuple[int, int]]] = {}
     for (_, page_size), found in splits.items():
