@@ -103,6 +103,8 @@ def _sentence(label: str, calibration: Calibration) -> str:
     )
     possible = " or ".join(f"{count:,}" for count in calibration.counts(rules.MEMSET))
     seen = f"{agreed} of {words.counted(checked, 'run')} as predicted"
+    if calibration.report.set_aside:
+        seen += f" ({calibration.report.set_aside} more met a page that was not cached, and were repeated)"
     return f"{label}: {seen}; memset {possible}; {off}{_stack(calibration)}."
 
 
@@ -111,7 +113,7 @@ def _stack(calibration: Calibration) -> str:
     ranges = calibration.report.stack
     least = tuple(min(counts) for counts in zip(*(each.extra for each in ranges), strict=True))
     more = [
-        f"{extra - low:,} more in {phase} where it begins at bytes {each.first_offset:,} to {each.last_offset:,}"
+        f"{extra - low:,} more in {phase} if it begins at byte {each.first_offset:,} to {each.last_offset:,}"
         for each in ranges
         for phase, extra, low in zip(calibration.phases, each.extra, least, strict=True)
         if extra > low

@@ -1,8 +1,8 @@
 """The file boundary: faultprobe's Run document, and the envelope in which the lab keeps one for each guest.
 
-The classes of the first half mirror ``faultprobe.document`` field by field (a test compares the two). Nothing
-here computes; a file that does not fit raises one line that names the file and the field. Sizes are bytes,
-counts are faults or pages, costs nanoseconds.
+The classes of the first half mirror ``faultprobe.document`` (a test compares the two). Nothing here computes;
+a file that does not fit raises one line that names the file and the field. Sizes are bytes, counts are faults
+or pages, costs nanoseconds.
 """
 
 from __future__ import annotations
@@ -262,6 +262,7 @@ class AslrReport(msgspec.Struct, frozen=True):
     aslr_on: tuple[Observation, ...]
     aslr_off: tuple[Observation, ...]
     agreed: bool
+    set_aside: int = 0
 
 
 class DeclaredGuest(msgspec.Struct, frozen=True):

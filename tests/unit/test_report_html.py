@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -163,3 +164,30 @@ def test_runs_without_demonstration_and_calibration() -> None:
     text = " ".join(Page(page(runs=bare)).text.split())
     assert "The demonstration was not run." in text
     assert "No calibration was stored with these runs." in text
+
+
+def _luminance(colour: str) -> float:
+    channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    linear = [each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("block", [0, 1, 2], ids=["light", "dark", "print"])
+def test_text_can_be_read_against_its_ground(block: int) -> None:
+    # WCAG 2: 4.5 to 1 for text. A later block changes some of the first one's colours.
+    blocks = re.findall(r":root \{(.*?)\}", page(), re.DOTALL)
+    colours: dict[str, str] = {}
+    for each in blocks[:1] if block != 1 else blocks[:2]:
+        colours.update(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", each))
+    if block == 2:
+        short = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", blocks[2]))
+        colours.update(
+            {name: c if len(c) == 7 else "#" + "".join(x * 2 for x in c[1:]) for name, c in short.items()}
+        )
+    pairs = [(name, "paper") for name in ("ink", "quiet", "malloc", "memset", "good", "bad")]
+    pairs += [("on-malloc", "malloc"), ("on-memset", "memset"), ("ink", "raised")]
+    ratios = {}
+    for text, ground in pairs:
+        low, high = sorted((_luminance(colours[text]), _luminance(colours[ground])))
+        ratios[text, ground] = (high + 0.05) / (low + 0.05)
+    assert {pair: round(ratio, 2) for pair, ratio in ratios.items() if ratio < 4.5} == {}

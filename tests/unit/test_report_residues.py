@@ -53,7 +53,14 @@ def test_a_run_that_cost_something_else_is_crossed() -> None:
 def test_the_stack_s_share_is_told() -> None:
     stack = (StackRange(0, 47, (2, 0, 0)), StackRange(48, 4095, (1, 0, 0)))
     (sentence,) = table(changed(stack=stack)).sentences
-    assert sentence.endswith("; the stack costs 1 more in malloc where it begins at bytes 0 to 47 of a page.")
+    assert sentence.endswith("; the stack costs 1 more in malloc if it begins at byte 0 to 47 of a page.")
+
+
+def test_runs_that_were_repeated_are_told() -> None:
+    (sentence,) = table(changed(set_aside=3)).sentences
+    assert (
+        "56 of 56 runs as predicted (3 more met a page that was not cached, and were repeated);" in sentence
+    )
 
 
 def test_no_calibration_no_table() -> None:
