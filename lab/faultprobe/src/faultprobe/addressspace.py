@@ -54,6 +54,12 @@ class AddressSpace:
         self._vmas = sorted(kept)
         return are_new
 
+    def copy(self) -> AddressSpace:
+        """The address space of a forked child."""
+        made = AddressSpace()
+        made._vmas = list(self._vmas)
+        return made
+
     def find(self, address: int) -> Vma | None:
         """The mapping that holds `address`; None where none was told, as below a stack that has grown."""
         return next((each for each in self._vmas if each.start <= address < each.end), None)

@@ -20,8 +20,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from resource import struct_rusage
 from typing import NamedTuple
 
+from faultprobe._native import Counters
 from faultprobe.aslrmodel import AslrReport, Model, Observation, Place, StackEffects
 from faultprobe.faultaround import Window, steps_of
 from faultprobe.faultwindow import fault_around_of
@@ -38,11 +40,16 @@ STACK_ALIGNMENT = 16
 STACK_SAMPLES = 256
 PADDING_VARIABLE = "FAULTPROBE_PADDING"
 DEFAULT_RUNS = 32
+ATTEMPTS = 10
 ELF_TYPE_OFFSET, ELF_SHARED_OBJECT = 16, 3
 
 
 class NotADemonstration(ValueError):
     """The program failed, or did not print its counters in the expected form."""
+
+
+class RunsUnusable(RuntimeError):
+    """The machine gave no run that can be judged; the message says why."""
 
 
 class Readings(NamedTuple):
@@ -89,29 +96,46 @@ class Examiner:
         self.path = str(Path(find_program(argv[0])).resolve())
         self.can_move = _is_position_independent(self.path)
         self.libc: str | None = None
+        self.set_aside = 0
 
     def run(self, *, no_aslr: bool = False, stack_limit: int | None = None) -> Recording:
-        """One recorded run. Raises NotADemonstration when records were lost."""
-        recording = record(
-            self.argv,
-            environment=padded_environment(0),
-            capture_stdout=True,
-            no_aslr=no_aslr,
-            stack_limit=stack_limit,
-        )
-        if recording.faults_lost or recording.lost:
-            raise NotADemonstration(f"{self.path}: {recording.faults_lost} faults were lost by the recorder")
-        return recording
+        """One recorded run that found all pages cached. Raises RunsUnusable when records were lost."""
+        for _ in range(ATTEMPTS):
+            recording = record(
+                self.argv,
+                environment=padded_environment(0),
+                capture_stdout=True,
+                no_aslr=no_aslr,
+                stack_limit=stack_limit,
+            )
+            if recording.faults_lost or recording.lost:
+                raise RunsUnusable(f"{self.path}: {recording.faults_lost} faults were lost by the recorder")
+            if not self._is_cold(recording.rusage, recording.inherited):
+                return recording
+        raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
+
+    def _is_cold(self, rusage: struct_rusage, inherited: Counters) -> bool:
+        """Whether a run met a page that was not cached or was locked just then: its fault was a major one.
+
+        Fault-around passes over such a page too, so nothing is predicted for this run: it is set aside, and
+        the report says how many were.
+        """
+        is_cold = rusage.ru_majflt > inherited.major
+        self.set_aside += is_cold
+        return is_cold
 
     def run_padded(self, padding: int) -> tuple[int, tuple[int, ...]]:
         """One run without recorder, ASLR off: the place of its stack in a page, and the rises it printed."""
-        with Launch(self.argv, padded_environment(padding), True, True, None) as launch:
-            launch.go()
-            launch.follow([], _nothing)
-            assert launch.status is not None
-            status = os.waitstatus_to_exitcode(launch.status)
-            rises = parse_readings(self.path, status, launch.output).rises
-            return launch.stack_start % self.page_size, rises
+        for _ in range(ATTEMPTS):
+            with Launch(self.argv, padded_environment(padding), True, True, None) as launch:
+                launch.go()
+                launch.follow([], _nothing)
+                assert launch.status is not None and launch.rusage is not None
+                status = os.waitstatus_to_exitcode(launch.status)
+                readings = parse_readings(self.path, status, launch.output)
+                if not self._is_cold(launch.rusage, launch.inherited):
+                    return launch.stack_start % self.page_size, readings.rises
+        raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
 
     def place(self, recording: Recording) -> Place:
         """Where the text and the stack of a run began."""
@@ -153,7 +177,7 @@ class Examiner:
 
     def calibrate(self) -> tuple[Model, list[str]]:
         """The model of the program, and its headings. Sets fault_around_bytes for one run."""
-        scout = self.run(no_aslr=True)
+        scout = record(self.argv, environment=padded_environment(0), capture_stdout=True, no_aslr=True)
         readings_of(scout)
         for path in {mapped.path for mapped in scout.maps}:
             _read_into_page_cache(path)
@@ -187,7 +211,8 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS) -> AslrReport:
 
     Verifies with one steered run for each residue, `runs` runs with ASLR on and as many with ASLR off.
     Needs root. Raises WindowRefused or PerfRefused when the kernel forbids a step, NotADemonstration for
-    a program of another kind, FileNotFoundError or PermissionError when it cannot be run.
+    a program of another kind, RunsUnusable when page cache or recorder fail, FileNotFoundError or
+    PermissionError when it cannot be run.
     """
     page_size = os.sysconf("SC_PAGE_SIZE")
     examiner = Examiner(argv, page_size, table_pages(os.uname().machine, page_size))
@@ -213,6 +238,7 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS) -> AslrReport:
         "steered": groups[0],
         "aslr_on": groups[1],
         "aslr_off": groups[2],
+        "set_aside": examiner.set_aside,
         "agreed": is_one_count and all(each["agreed"] for group in groups for each in group),
     }
 

@@ -51,7 +51,8 @@ class StackRange(TypedDict):
 
 class AslrReport(TypedDict):
     """What `python -m faultprobe aslr` writes. `residue` is a page number modulo the window's pages: of
-    libc's first page, or of the program's own when it is static and can move."""
+    libc's first page, or of the program's own when it is static and can move. `set_aside` counts runs that
+    met a page not cached (a major fault) and were repeated."""
 
     schema_version: int
     program: list[str]
@@ -66,6 +67,7 @@ class AslrReport(TypedDict):
     steered: list[Observation]
     aslr_on: list[Observation]
     aslr_off: list[Observation]
+    set_aside: int
     agreed: bool
 
 

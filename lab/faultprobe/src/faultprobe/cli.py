@@ -6,6 +6,7 @@ Modules are imported by the command that needs them: under emulation an import i
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -19,12 +20,20 @@ EXIT_NOT_AS_PREDICTED = 1
 EXIT_BAD_ARGUMENTS = 2
 EXIT_REFUSED = 3
 
+EXIT_RECORDER_FAILED = 125
+EXIT_CANNOT_EXECUTE = 126
+EXIT_NOT_FOUND = 127
+
 EXIT_CODES = """\
 exit codes:
   0  done, and every count as predicted
-  1  done, but a count was not: the idle rise was above 0
+  1  done, but a count was not (aslr), or the idle rise was above 0 (run, certificate)
   2  bad arguments
   3  the system refused (one line says what)
+"record" passes on the command's own exit status (128 and more: ended by a signal), except for
+  125  the recorder failed or lost records
+  126  the command cannot be executed
+  127  there is no such command
 """
 UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -38,6 +47,13 @@ def size(text: str) -> int:
     if not 1 <= bytes_ <= sys.maxsize:
         raise argparse.ArgumentTypeError(f"{text!r} is out of range: 1 byte to {sys.maxsize} bytes")
     return bytes_
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
 
 
 def say(document: object, arguments: argparse.Namespace, to_text: Callable[[], str]) -> None:
@@ -106,6 +122,43 @@ def exec_without_aslr() -> None:
     os.execv(sys.executable, [sys.executable, *command[1:]])
 
 
+def record_command(arguments: argparse.Namespace) -> int:
+    from faultprobe import bill, document, recorder, text
+
+    try:
+        made = recorder.record(arguments.program, no_aslr=arguments.no_aslr, user_only=arguments.user_only)
+    except FileNotFoundError as error:
+        return fail(error, EXIT_NOT_FOUND)
+    except OSError as error:
+        is_refusal = error.errno in (errno.EACCES, errno.ENOEXEC) and error.filename is not None
+        return fail(error, EXIT_CANNOT_EXECUTE if is_refusal else EXIT_RECORDER_FAILED)
+    if arguments.json is not None:
+        document.write(recorder.to_document(made), arguments.json)
+    else:
+        # Standard output is the command's.
+        print(text.recording(made, bill.by_object(made)), file=sys.stderr)
+    if made.faults_lost or made.lost:
+        return EXIT_RECORDER_FAILED
+    return made.exit_status if made.exit_status >= 0 else 128 - made.exit_status
+
+
+def aslr_command(arguments: argparse.Namespace) -> int:
+    from faultprobe import aslr, text
+
+    try:
+        report = aslr.examine(arguments.program, arguments.runs)
+    except (aslr.NotADemonstration, aslr.RunsUnusable) as error:
+        return fail(error, EXIT_REFUSED)
+    say(report, arguments, lambda: text.aslr(report))
+    return EXIT_OK if report["agreed"] else EXIT_NOT_AS_PREDICTED
+
+
+def fail(error: Exception, code: int) -> int:
+    """One line for a person, and the exit code."""
+    print(f"faultprobe: {error}", file=sys.stderr)
+    return code
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line."""
 
@@ -152,15 +205,31 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-aslr", action="store_true", help="switch address randomization off and start again"
     )
+    record = command("record", record_command, "Every page fault of a program, its threads and children.")
+    record.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
+    record.add_argument("--user-only", action="store_true", help="leave out faults taken in kernel mode")
+    aslr = command(
+        "aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified."
+    )
+    aslr.add_argument(
+        "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
+    )
+    for one in (record, aslr):
+        one.add_argument("program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT...]")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A refusal of the system is one line on standard error."""
-    arguments = parser().parse_args(argv)
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.command in ("record", "aslr"):
+        if arguments.program[:1] == ["--"]:
+            del arguments.program[0]
+        if not arguments.program:
+            top.error(f"{arguments.command}: which program? Write it behind --")
     try:
         function: Callable[[argparse.Namespace], int] = arguments.function
         return function(arguments)
     except OSError as error:
-        print(f"faultprobe: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return fail(error, EXIT_REFUSED)

@@ -8,7 +8,8 @@ and ru_majflt are (mm_account_fault in mm/memory.c), unless the kernel took the 
 behalf without a trap.
 
 The record layout is that of perf_event_open(2) for the sample type in perf.c:
-IDENTIFIER | IP | TID | TIME | ADDR, with the matching trailer on every other record.
+IDENTIFIER | IP | TID | TIME | ADDR (and PHYS_ADDR | DATA_PAGE_SIZE when the detail is wanted), with the
+matching trailer on every other record.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import errno
 import os
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple, Union
 
@@ -27,6 +29,7 @@ RECORD_FORK, RECORD_SAMPLE, RECORD_LOST_SAMPLES = 7, 9, 13
 MISC_CPUMODE, MISC_KERNEL, MISC_COMM_EXEC = 0x7, 1, 1 << 13
 HEADER = struct.Struct("=IHH")  # type, misc, size
 SAMPLE = struct.Struct("=QQIIQQ")  # id, instruction pointer, pid, tid, time, address
+DETAIL = struct.Struct("=QQ")  # physical address, bytes of the page
 TRAILER = struct.Struct("=IIQQ")  # pid, tid, time, id
 MMAP2 = struct.Struct("=IIQQQIIQQII")  # pid, tid, start, length, offset, major, minor, inode, generation, ...
 TASK = struct.Struct("=IIIIQ")  # pid, parent pid, tid, parent tid, time
@@ -39,7 +42,11 @@ ALL_RINGS_BYTES = 32 << 20
 
 
 class Fault(NamedTuple):
-    """One page fault: CLOCK_MONOTONIC nanoseconds, who, the instruction, the address that was not there."""
+    """One page fault: CLOCK_MONOTONIC nanoseconds, who, the instruction, the address that was not there.
+
+    With the recorder's detail, `physical` is what the address led to once the fault was served (0: the
+    zero page, or no such thing on this processor) and `page_bytes` the size of that page.
+    """
 
     time_ns: int
     pid: int
@@ -48,6 +55,8 @@ class Fault(NamedTuple):
     address: int
     is_major: bool
     in_kernel: bool
+    physical: int = 0
+    page_bytes: int = 0
 
 
 class Mapped(NamedTuple):
@@ -134,23 +143,34 @@ def online_cpus() -> list[int]:
 class Recorder:
     """The events and rings that follow one process, its threads and its children.
 
-    With `from_exec` the process must be waiting to exec: the first record is of the new image.
+    With `from_exec` the process must be waiting to exec: the first record is of the new image. `detail`
+    asks for what each address led to, which takes the permission to record the kernel.
     Use as a context manager. Raises PerfRefused.
     """
 
     def __init__(
-        self, pid: int, *, from_exec: bool = True, user_only: bool = False, ring_bytes: int | None = None
+        self,
+        pid: int,
+        *,
+        from_exec: bool = True,
+        user_only: bool = False,
+        ring_bytes: int | None = None,
+        detail: bool = False,
     ) -> None:
         self._descriptors: list[int] = []
         self._rings: list[_native.Ring] = []
         self._major_ids: set[int] = set()
         self._lost = 0
+        self._detail = detail
+        self._undecoded: list[bytes] = []
+        self._draining = threading.Lock()
         self._events: list[Event] = []
         cpus = online_cpus()
         sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
         try:
             for cpu in cpus:
                 self._open(pid, cpu, from_exec, user_only, sizes)
+            self.ring_bytes = sizes[0]
         except BaseException:
             self.close()
             raise
@@ -158,9 +178,9 @@ class Recorder:
     def _open(self, pid: int, cpu: int, from_exec: bool, user_only: bool, sizes: list[int]) -> None:
         watermark = min(sizes) // 4
         try:
-            minor = _native.perf_open(False, pid, cpu, from_exec, user_only, True, watermark)
+            minor = _native.perf_open(False, pid, cpu, from_exec, user_only, True, watermark, self._detail)
             self._descriptors.append(minor)
-            major = _native.perf_open(True, pid, cpu, from_exec, user_only, False, watermark)
+            major = _native.perf_open(True, pid, cpu, from_exec, user_only, False, watermark, self._detail)
             self._descriptors.append(major)
         except OSError as error:
             raise refusal(error) from error
@@ -182,14 +202,22 @@ class Recorder:
         return self._descriptors[::2]
 
     def drain(self) -> None:
-        """Takes what the rings hold, so that the kernel has room again."""
-        for ring in self._rings:
-            for event in self._decode(ring.drain()):
-                self._events.append(event)
+        """Takes what the rings hold, so that the kernel has room again. From any thread."""
+        with self._draining:
+            self._undecoded.extend(ring.drain() for ring in self._rings)
+
+    def new_events(self) -> list[Event]:
+        """What came since the last call, each processor's in order of time."""
+        self.drain()
+        with self._draining:
+            undecoded, self._undecoded = self._undecoded, []
+        new = [event for data in undecoded for event in self._decode(data)]
+        self._events += new
+        return new
 
     def events(self) -> list[Event]:
         """Everything so far, in order of time."""
-        self.drain()
+        self.new_events()
         return sorted(self._events, key=lambda event: event.time_ns)
 
     @property
@@ -200,6 +228,7 @@ class Recorder:
     @property
     def lost(self) -> int:
         """Records of any kind the kernel said it had to drop because a ring was full."""
+        self.new_events()
         return self._lost
 
     def close(self) -> None:
@@ -223,7 +252,8 @@ class Recorder:
             if kind == RECORD_SAMPLE:
                 event_id, ip, pid, tid, time, address = SAMPLE.unpack_from(data, body)
                 in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
-                yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel)
+                detail = DETAIL.unpack_from(data, body + SAMPLE.size) if self._detail else (0, 0)
+                yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel, *detail)
             elif kind == RECORD_MMAP2:
                 yield _mapped(data, body, at + size)
             elif kind in (RECORD_FORK, RECORD_EXIT):

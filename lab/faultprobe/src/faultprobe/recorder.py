@@ -15,10 +15,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from resource import struct_rusage
+from typing import Any, TypedDict
 
 from faultprobe._native import Counters
 from faultprobe.launch import Launch
 from faultprobe.perf import Event, Fault, Mapped, Recorder
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,45 @@ class Recording:
         """Faults of the program (and of the children it waited for) that the kernel took without a trap."""
         own = self.rusage.ru_minflt + self.rusage.ru_majflt - sum(self.inherited)
         return int(own) - len(self.faults)
+
+
+class RecordingDocument(TypedDict):
+    """A recording as JSON. Faults and mappings have the fields of perf.Fault and perf.Mapped."""
+
+    schema_version: int
+    argv: list[str]
+    path: str
+    pid: int
+    exit_status: int
+    argument_pages: int
+    stack_start: int
+    counted: int
+    lost: int
+    without_trap: int
+    inherited: dict[str, int]
+    rusage: dict[str, int]
+    faults: list[dict[str, Any]]
+    maps: list[dict[str, Any]]
+
+
+def to_document(recording: Recording) -> RecordingDocument:
+    """The recording as a document for JSON, its captured output left out."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "argv": recording.argv,
+        "path": recording.path,
+        "pid": recording.pid,
+        "exit_status": recording.exit_status,
+        "argument_pages": recording.argument_pages,
+        "stack_start": recording.stack_start,
+        "counted": recording.counted,
+        "lost": recording.lost,
+        "without_trap": recording.without_trap,
+        "inherited": {"minor": recording.inherited.minor, "major": recording.inherited.major},
+        "rusage": {"minor": recording.rusage.ru_minflt, "major": recording.rusage.ru_majflt},
+        "faults": [fault._asdict() for fault in recording.faults],
+        "maps": [mapped._asdict() for mapped in recording.maps],
+    }
 
 
 def record(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from faultprobe.document import Certificate, Experiment, Facts, Run
+
+if TYPE_CHECKING:
+    from faultprobe.aslrmodel import AslrReport
+    from faultprobe.recorder import Recording
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
@@ -83,3 +88,47 @@ def run(document: Run) -> str:
         certificate(document["certificate"]),
     ]
     return "\n\n".join(parts)
+
+
+def recording(made: Recording, bill: Sequence[tuple[str, int]]) -> str:
+    """A recording: its faults by object, and how they add up to the counters."""
+    own = made.rusage.ru_minflt + made.rusage.ru_majflt
+    lines = [
+        table([("touched", "faults"), *bill]),
+        f"{len(made.faults)} faults recorded + {made.without_trap} without a trap (exec's argument pages: "
+        f"{made.argument_pages}) + {sum(made.inherited)} inherited before exec = {own} counted by getrusage",
+    ]
+    if made.faults_lost:
+        lines.append(f"INVALID: {made.faults_lost} faults have no record, the ring was too small")
+    return "\n".join(lines)
+
+
+def aslr(report: AslrReport) -> str:
+    """The predictions by residue and how the verifying runs compared."""
+    rows: list[tuple[object, object]] = [
+        ("residue", f"faults of each phase: {', '.join(report['phases'][1:])}")
+    ]
+    for prediction in report["predicted"]:
+        counts = " or ".join(" ".join(map(str, each)) for each in prediction["counts"])
+        rows.append(("any" if prediction["residue"] is None else prediction["residue"], counts))
+    lines = [table(rows)]
+    if len(report["stack"]) > 1:
+        lines.append(
+            "The place of the stack in a page matters; bytes of a page and what each phase has more:"
+        )
+        lines.extend(
+            f"  {each['first_offset']}-{each['last_offset']}: {' '.join(map(str, each['extra']))}"
+            for each in report["stack"]
+        )
+    runs = (("steered", report["steered"]), ("ASLR on", report["aslr_on"]), ("ASLR off", report["aslr_off"]))
+    for name, group in runs:
+        lines.append(f"{name}: {sum(each['agreed'] for each in group)} of {len(group)} runs as predicted")
+        lines.extend(
+            f"  residue {each['residue']}, stack {each['stack_offset']}: predicted {each['predicted']}, "
+            f"observed {each['observed']}"
+            for each in group
+            if not each["agreed"]
+        )
+    if report["set_aside"]:
+        lines.append(f"{report['set_aside']} runs met a page that was not cached and were repeated")
+    return "\n".join(lines)
