@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from lab import paths
 from lab.remote import Remote
+from lab.results import transcript
 from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
 from lab.results.store import Result
-from lab.results import transcript
 from lab.session import Ready
 from lab.steps import step
 
@@ -18,7 +18,7 @@ DEMONSTRATION = "/usr/local/bin/pagefault-demo"
 PROGRAMS = ("pagefault-demo", "pagefault-demo-static")
 
 TIMEOUT = 180.0
-"""Seconds one command may take in a guest; under emulation the ASLR experiment, the longest, takes about 10."""
+"""Seconds one command may take in a guest; the longest, the ASLR experiment, takes about 10 under emulation."""
 
 
 def commit() -> Commit:

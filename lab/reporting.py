@@ -12,7 +12,7 @@ from lab.steps import step
 
 
 def report(result: Result) -> Verdict:
-    """Write comparison.json and report.html into the result, print the table; returns the comparison's verdict.
+    """Write comparison.json and report.html, print the table; returns the comparison's verdict.
 
     Raises NoResult when it holds no run, BadDocument when a run can't be read.
     """

@@ -1,7 +1,7 @@
 """A session: the selected guests, built, provisioned and running, ready to be worked in.
 
-The provisioned state of a guest is a snapshot, kept in the store by the hash of all it follows from; an unchanged repository
-starts its guests from there and runs no Ansible.
+The provisioned state of a guest is a snapshot, kept in the store by the hash of all it follows from; an
+unchanged repository starts its guests from there and runs no Ansible.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def prepare(guest: Guest) -> Prepared:
 
 
 def templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
-    """The provisioned snapshot of each guest; those that are missing are made side by side, by one run of Ansible."""
+    """The provisioned snapshot of each guest; missing ones are made side by side, by one run of Ansible."""
     store = Store()
     found = {each.guest.name: store.find("provisioned", each.provisioned_key) for each in prepared}
     missing = [each for each in prepared if found[each.guest.name] is None]
@@ -155,7 +155,7 @@ def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:
 
 @contextlib.contextmanager
 def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Ready, ...]]:
-    """Bring the guests up in their provisioned state, from whatever is there; all but kept ones end with the session.
+    """Bring the guests up in their provisioned state; all but kept ones end with the session.
 
     A guest that ``make up`` left running in this very state is worked in as it is.
     """

@@ -1,7 +1,7 @@
 """Fixtures for tests on real guests.
 
-``make lab`` runs tests/guests with a session it has already started. When pytest is called by itself, as ``make test`` does, the session is
-started here, once, for all tests that want one.
+``make lab`` runs tests/guests with a session it has already started. When pytest is called by itself, as
+``make test`` does, the session is started here, once, for all tests that want one.
 """
 
 from __future__ import annotations

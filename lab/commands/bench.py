@@ -1,6 +1,7 @@
 """``bench``: the numbers the project promises, each measured now on this machine.
 
-Times are of this machine and this moment; the ratio of a reading is measured on both sides within one process.
+Times are of this machine and this moment; the ratio of a reading is measured on both sides within one
+process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""``doctor``: what this machine has and lacks, and why acceleration is on or off. Changes nothing but the probe's memory."""
+"""``doctor``: what this machine has and lacks, and why acceleration is on or off.
+
+The acceleration probe needs the emulator and a kernel: on a machine that has neither yet they are fetched first.
+"""
 
 from __future__ import annotations
 

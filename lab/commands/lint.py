@@ -1,4 +1,4 @@
-"""``lint``: every checker the project uses, one after another; all are run, then the failed ones are named."""
+"""``lint``: every checker the project uses; all are run, then the failed ones are named."""
 
 from __future__ import annotations
 

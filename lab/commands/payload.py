@@ -11,7 +11,7 @@ from lab.session import payload_for
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print each guest's payload folder, and link it to where the playbook looks by default (group_vars/all.yml)."""
+    """Print each guest's payload folder, and link it to where the playbook looks (group_vars/all.yml)."""
     links = paths.REPOSITORY / "build" / "payload"
     links.mkdir(parents=True, exist_ok=True)
     with exclusive("payload"):

@@ -9,5 +9,5 @@ from lab.results import store
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write comparison.json and report.html anew and print the table; the exit code is the comparison's verdict."""
+    """Write comparison.json and report.html anew, print the table; returns the comparison's verdict."""
     return int(report(store.load(arguments.result)))

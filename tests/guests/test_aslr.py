@@ -1,4 +1,4 @@
-"""The plus or minus one: predicted for every place libc can be loaded at, and exactly one count without ASLR."""
+"""The plus or minus one: predicted for every place libc can lie at, and exactly one count without ASLR."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_the_second_memset_costs_nothing(measured: GuestRun, program: str) -> No
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_fault_is_major(measured: GuestRun, program: str) -> None:
-    # The program's pages were read before: a major fault would mean that the guest's disk is part of the count.
+    # The program's pages were read before: a major fault would make the guest's disk part of the count.
     assert [phase.rise_major for phase in measured.demonstrations[program].phases] == [0, 0, 0, 0]
 
 
