@@ -1,8 +1,8 @@
 """The musl userland of a guest: busybox, dropbear and CPython compiled over Debian's own libc.so.
 
 The recipe is make's (``provision/images/musl/Makefile``). Here the tarballs of Debian's source packages are
-unpacked and patched, the compiler is put on PATH, make is run, and what it leaves is laid out as a root tree. That
-depends on the inputs alone: two builds of the same inputs in two folders give the same bytes.
+unpacked and patched, the compiler is put on PATH, make is run, and what it leaves is laid out as a root tree.
+That depends on the inputs alone: two builds of the same inputs in two folders give the same bytes.
 """
 
 from __future__ import annotations

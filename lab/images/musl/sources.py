@@ -34,7 +34,7 @@ _WITHOUT_MODULES = (
         "_tkinter",
     ),
     *("_codecs_cn", "_codecs_hk", "_codecs_iso2022", "_codecs_jp", "_codecs_kr", "_codecs_tw"),
-    *("_lsprof", "_multibytecodec", "_uuid", "readline", "xxsubtype"),
+    *("_decimal", "_lsprof", "_multibytecodec", "_uuid", "readline", "xxsubtype"),
 )
 
 _NOT_UNPACKED = {
@@ -139,8 +139,9 @@ def write_config(target: Target, recipe: Path, work: Path) -> None:
         "RECIPE": str(recipe),
         "TRIPLE": target.triple,
         "BUSYBOX_ARCH": target.busybox,
-        "FFI": " ".join(target.ffi_files),
-        "FFI_TARGET": target.ffi,
+        "FFI_TARGET": target.ffi_target,
+        "FFI_FOLDER": target.ffi_folder,
+        "FFI_SOURCES": " ".join(target.ffi_sources),
         "PYTHON": PYTHON,
         "PYTHON_WITHOUT": " ".join(_WITHOUT_MODULES),
     }

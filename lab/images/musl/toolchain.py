@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -23,10 +24,11 @@ class Target:
     """busybox's ARCH, a folder below ``arch/`` when it has one."""
     loader: str
     """File name of musl's dynamic loader below ``/lib``."""
-    ffi: str
-    """libffi's TARGET."""
-    ffi_files: tuple[str, ...]
-    """The folder below libffi's ``src`` and the files to compile there."""
+    ffi_target: str
+    """libffi's own name for it."""
+    ffi_folder: str
+    """Where libffi has its sources for it, below ``src``."""
+    ffi_sources: tuple[str, ...]
 
 
 _TARGETS = (
@@ -35,16 +37,18 @@ _TARGETS = (
         triple="x86_64-linux-musl",
         busybox="x86_64",
         loader="ld-musl-x86_64.so.1",
-        ffi="X86_64",
-        ffi_files=("x86", "ffi64.c", "unix64.S", "ffiw64.c", "win64.S"),
+        ffi_target="X86_64",
+        ffi_folder="x86",
+        ffi_sources=("ffi64.c", "unix64.S", "ffiw64.c", "win64.S"),
     ),
     Target(
         architecture="aarch64",
         triple="aarch64-linux-musl",
         busybox="aarch64",
         loader="ld-musl-aarch64.so.1",
-        ffi="AARCH64",
-        ffi_files=("aarch64", "ffi.c", "sysv.S"),
+        ffi_target="AARCH64",
+        ffi_folder="aarch64",
+        ffi_sources=("ffi.c", "sysv.S"),
     ),
 )
 
@@ -74,20 +78,25 @@ _TARGET_FLAGS = (
 
 def install(to: Target, zig: tuple[str, ...], build_python: Path, work: Path) -> None:
     """Write target-cc, target-ar, target-ranlib, host-cc, build-python and bzip2 into ``work/bin``."""
-    program = shlex.join(_zig_program(zig))
-    compile_for_target = shlex.join(
-        ["-target", to.triple, *_FLAGS, *_TARGET_FLAGS, f"-ffile-prefix-map={work}=/usr/src"],
-    )
+    program = _zig_program(zig)
+    link = [*program, "cc", "-target", to.triple, *_FLAGS, *_TARGET_FLAGS]
+    # zig cc hashes every header for its cache, which doubles the time of a small file. The clang
+    # in zig does not, but must be told where the headers are.
+    compile_only = [*program, "clang", "-target", to.triple, *_FLAGS, *_TARGET_FLAGS, "-nostdinc"]
+    for headers in _header_folders(link, work):
+        compile_only += ["-isystem", headers]
+    compile_only.append(f"-ffile-prefix-map={work}=/usr/src")
     scripts = {
         # The two questions are CPython's and busybox's, and clang below zig does not answer them.
-        "target-cc": f"""case "$*" in
-            --print-multiarch) echo {to.triple}; exit;;
-            -print-multi-os-directory) echo ../lib; exit;;
-            esac
-            exec {program} cc {compile_for_target} "$@\"""",
-        "target-ar": f'exec {program} ar "$@"',
-        "target-ranlib": f'exec {program} ranlib "$@"',
-        "host-cc": f'exec {program} cc {shlex.join(_FLAGS)} "$@"',
+        "target-cc": f"""case " $* " in
+            " --print-multiarch ") echo {to.triple} ;;
+            " -print-multi-os-directory ") echo ../lib ;;
+            *" -c "* | *" -E "*) exec {shlex.join(compile_only)} "$@" ;;
+            *) exec {shlex.join(link)} "$@" ;;
+            esac""",
+        "target-ar": f'exec {shlex.join(program)} ar "$@"',
+        "target-ranlib": f'exec {shlex.join(program)} ranlib "$@"',
+        "host-cc": f'exec {shlex.join([*program, "cc", *_FLAGS])} "$@"',
         "build-python": f'exec {shlex.quote(str(build_python.absolute()))} "$@"',
         # busybox compresses its help texts while it is built; not every host has bzip2.
         "bzip2": f"exec {shlex.quote(sys.executable)} -I -c"
@@ -113,6 +122,17 @@ def environment(work: Path, source_date_epoch: int) -> dict[str, str]:
         "ZIG_GLOBAL_CACHE_DIR": str(work / "zig"),
         "ZIG_LOCAL_CACHE_DIR": str(work / "zig"),
     }
+
+
+def _header_folders(compiler: list[str], work: Path) -> list[str]:
+    """Where a compiler looks for <...> headers, as it says itself."""
+    command = [*compiler, "-E", "-v", "-x", "c", os.devnull]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment(work, 0), check=False)
+    _, _, after = answer.stderr.partition("#include <...> search starts here:\n")
+    folders, _, _ = after.partition("End of search list.")
+    if answer.returncode or not folders:
+        raise BuildFailed(f"zig cc does not work: {answer.stderr.strip()}", where="musl userland")
+    return [folder.strip() for folder in folders.strip().splitlines()]
 
 
 def _zig_program(zig: tuple[str, ...]) -> list[str]:

@@ -30,8 +30,8 @@ _DIRECTORIES = (
     # lib-dynload stays empty, but Python warns at each start without it.
     *(str(_LIBRARY), str(_LIBRARY / "lib-dynload"), str(_LIBRARY / "site-packages")),
 )
-_PRIVATE = ("root", "root/.ssh")
-_SHARED = ("tmp", "var/tmp")
+_MODES = {"root": 0o700, "root/.ssh": 0o700, "tmp": 0o1777, "var/tmp": 0o1777}
+"""Further directories, whose mode is not 0755."""
 
 _DROPBEAR = ("dbclient", "dropbearconvert", "dropbearkey", "scp", "ssh")
 _LINKS = {
@@ -57,10 +57,8 @@ def lay_out(
 ) -> None:
     """Make the root tree of what was built in ``work``; its times are ``source_date_epoch``, in seconds."""
     destination.mkdir(exist_ok=True)
-    for names, mode in ((_DIRECTORIES, 0o755), (_PRIVATE, 0o700), (_SHARED, 0o1777)):
-        for name in names:
-            (destination / name).mkdir()
-            (destination / name).chmod(mode)
+    for name in (*_DIRECTORIES, *_MODES):
+        (destination / name).mkdir()
     _install(work / "libc.so", destination / "lib" / target.loader)
     _install(work / "busybox/busybox", destination / "bin/busybox")
     _install(work / "dropbear/dropbearmulti", destination / "usr/bin/dropbearmulti")
@@ -121,12 +119,10 @@ def _os_release(versions: Mapping[str, str]) -> str:
 
 def _settle(destination: Path, source_date_epoch: int) -> None:
     """Modes and times that depend neither on the umask nor on the day."""
-    for folder, folders, files in os.walk(destination):
-        for name in files:
-            path = Path(folder, name)
-            if not path.is_symlink():
-                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-            os.utime(path, (source_date_epoch, source_date_epoch), follow_symlinks=False)
-        for name in folders:
-            os.utime(Path(folder, name), (source_date_epoch, source_date_epoch), follow_symlinks=False)
-    os.utime(destination, (source_date_epoch, source_date_epoch))
+    for path in (destination, *destination.rglob("*")):
+        if not path.is_symlink():
+            executable = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if executable else 0o644)
+        os.utime(path, (source_date_epoch, source_date_epoch), follow_symlinks=False)
+    for name, mode in _MODES.items():
+        (destination / name).chmod(mode)
