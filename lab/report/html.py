@@ -11,7 +11,8 @@ from lab.report import figures, residues, words
 from lab.report.sides import facts_of, origin_of
 from lab.results import rules
 from lab.results.comparison import Cell, Comparison, Row, Status
-from lab.results.document import Details, GuestRun
+from lab.results.document import GuestRun
+from lab.results.mirror import Details
 from lab.results.rules import Build
 from lab.results.store import Result
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from lab.report import words
 from lab.results import aslr, rules
 from lab.results.aslr import Calibration
-from lab.results.document import GuestRun, Observation
+from lab.results.document import GuestRun
+from lab.results.mirror import Observation
 
 _MARKS = 6
 """Marks drawn one by one; more become a number."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.report import words
-from lab.results.document import Facts, GuestRun, Limit
+from lab.results.document import GuestRun
+from lab.results.mirror import Facts, Limit
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.results import transcript
-from lab.results.document import AslrReport, BadDocument, GuestRun, Observation
+from lab.results.document import BadDocument, GuestRun
+from lab.results.mirror import AslrReport, Observation
 
 
 @dataclass(frozen=True)

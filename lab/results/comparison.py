@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from lab.errors import LabError, Verdict
 from lab.results import aslr, rules
 from lab.results.catalogue import Rule
-from lab.results.document import Experiment, GuestRun, Phase, parse_probe
+from lab.results.document import GuestRun, parse_probe
+from lab.results.mirror import Experiment, Phase
 from lab.results.rules import Build, PhasePrediction, Prediction, Term
 
 DEMONSTRATION_SIZE = 1 << 20

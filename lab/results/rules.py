@@ -15,7 +15,7 @@ from lab.results import allocators, catalogue
 from lab.results.allocators import Layout
 from lab.results.aslr import Calibration
 from lab.results.catalogue import Rule
-from lab.results.document import Facts
+from lab.results.mirror import Facts
 
 LAZY_MALLOC = "lazy-malloc"
 MALLOC, MEMSET, AGAIN = "malloc", "memset", "memset again"

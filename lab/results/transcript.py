@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lab.results.document import BadDocument, Phase
+from lab.results.document import BadDocument
+from lab.results.mirror import Phase
 
 PHASES = {
     "Initial state": "initial",

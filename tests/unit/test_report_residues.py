@@ -8,7 +8,8 @@ import msgspec
 
 from lab.report import residues
 from lab.results import document
-from lab.results.document import GuestRun, StackRange
+from lab.results.document import GuestRun
+from lab.results.mirror import StackRange
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
 RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")

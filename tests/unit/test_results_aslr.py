@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.results import aslr, document, rules
+from lab.results import aslr, document, mirror, rules
 from lab.results.document import BadDocument
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
@@ -42,7 +42,7 @@ def test_a_run_that_cost_something_else_is_found() -> None:
 
 
 def test_a_program_that_cannot_move_has_no_residues() -> None:
-    fixed = document.ResiduePrediction(residue=None, counts=((1, 256, 0),))
+    fixed = mirror.ResiduePrediction(residue=None, counts=((1, 256, 0),))
     found = aslr.read(changed(predicted=(fixed,)))
     assert (found.counts("memset"), found.residues("memset", 256)) == ((256,), ())
 

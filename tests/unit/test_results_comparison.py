@@ -10,7 +10,8 @@ import pytest
 from lab.errors import LabError, Verdict
 from lab.results import comparison, document, rules
 from lab.results.comparison import Cell, Status
-from lab.results.document import GuestRun, ProbeRun
+from lab.results.document import GuestRun
+from lab.results.mirror import ProbeRun
 from lab.results.rules import Build
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lab.results import document
+from lab.results import document, mirror
 from lab.results.document import BadDocument
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,30 +41,30 @@ def schema_version(module: str) -> int:
 @pytest.mark.parametrize(
     ("module", "theirs", "ours"),
     [
-        ("document", "Run", document.ProbeRun),
-        ("document", "ProbeIdentity", document.ProbeIdentity),
-        ("document", "Facts", document.Facts),
-        ("document", "Libc", document.Libc),
-        ("document", "Thp", document.Thp),
-        ("document", "Aslr", document.Aslr),
-        ("document", "Overcommit", document.Overcommit),
-        ("document", "Limit", document.Limit),
-        ("document", "Rlimits", document.Rlimits),
-        ("document", "Ancestor", document.Ancestor),
-        ("document", "Python", document.Python),
-        ("document", "Certificate", document.Certificate),
-        ("document", "Costs", document.Costs),
-        ("document", "Cost", document.Cost),
-        ("document", "Experiment", document.Experiment),
-        ("document", "Parameters", document.Parameters),
-        ("document", "Phase", document.Phase),
-        ("document", "Details", document.Details),
-        ("document", "PageRun", document.PageRun),
-        ("document", "FunctionPlace", document.FunctionPlace),
-        ("aslrmodel", "AslrReport", document.AslrReport),
-        ("aslrmodel", "Observation", document.Observation),
-        ("aslrmodel", "Prediction", document.ResiduePrediction),
-        ("aslrmodel", "StackRange", document.StackRange),
+        ("document", "Run", mirror.ProbeRun),
+        ("document", "ProbeIdentity", mirror.ProbeIdentity),
+        ("document", "Facts", mirror.Facts),
+        ("document", "Libc", mirror.Libc),
+        ("document", "Thp", mirror.Thp),
+        ("document", "Aslr", mirror.Aslr),
+        ("document", "Overcommit", mirror.Overcommit),
+        ("document", "Limit", mirror.Limit),
+        ("document", "Rlimits", mirror.Rlimits),
+        ("document", "Ancestor", mirror.Ancestor),
+        ("document", "Python", mirror.Python),
+        ("document", "Certificate", mirror.Certificate),
+        ("document", "Costs", mirror.Costs),
+        ("document", "Cost", mirror.Cost),
+        ("document", "Experiment", mirror.Experiment),
+        ("document", "Parameters", mirror.Parameters),
+        ("document", "Phase", mirror.Phase),
+        ("document", "Details", mirror.Details),
+        ("document", "PageRun", mirror.PageRun),
+        ("document", "FunctionPlace", mirror.FunctionPlace),
+        ("aslrmodel", "AslrReport", mirror.AslrReport),
+        ("aslrmodel", "Observation", mirror.Observation),
+        ("aslrmodel", "Prediction", mirror.ResiduePrediction),
+        ("aslrmodel", "StackRange", mirror.StackRange),
     ],
 )
 def test_the_mirror_reads_only_fields_that_faultprobe_writes(

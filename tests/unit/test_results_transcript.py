@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lab.results import transcript
-from lab.results.document import BadDocument, Phase
+from lab.results.document import BadDocument
+from lab.results.mirror import Phase
 
 TEXT = """\
 Initial state

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.results import aslr, catalogue, document, rules
-from lab.results.document import Facts
+from lab.results import aslr, catalogue, document, mirror, rules
+from lab.results.mirror import Facts
 from lab.results.rules import Build, Prediction
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
@@ -21,9 +21,9 @@ def facts(run: document.GuestRun = GLIBC, **changes: object) -> Facts:
     return msgspec.structs.replace(run.probe.facts, **changes)
 
 
-def thp(enabled: str | None, **sizes: str) -> document.Thp:
+def thp(enabled: str | None, **sizes: str) -> mirror.Thp:
     named = {f"hugepages-{size}": mode for size, mode in sizes.items()}
-    return document.Thp(enabled=enabled, defrag=None, shmem_enabled=None, sizes=named)
+    return mirror.Thp(enabled=enabled, defrag=None, shmem_enabled=None, sizes=named)
 
 
 def counts(prediction: Prediction) -> dict[str, tuple[int, ...]]:
@@ -139,7 +139,7 @@ def test_tunables_of_glibc_mean_nothing_to_musl() -> None:
     ],
 )
 @pytest.mark.parametrize("run", [GLIBC, MUSL], ids=["glibc", "musl"])
-def test_huge_pages_silence_the_law(run: document.GuestRun, mode: document.Thp, rule: str | None) -> None:
+def test_huge_pages_silence_the_law(run: document.GuestRun, mode: mirror.Thp, rule: str | None) -> None:
     assert refusal(rules.predict(facts(run, thp=mode), MIB, Build.IN_PROCESS)) == rule
 
 
@@ -154,7 +154,7 @@ def test_huge_pages_silence_the_law(run: document.GuestRun, mode: document.Thp, 
     ],
 )
 def test_libcs_without_a_rule(family: str, version: str | None, rule: str | None) -> None:
-    libc = document.Libc(family=family, version=version, version_reason=None, path=None)
+    libc = mirror.Libc(family=family, version=version, version_reason=None, path=None)
     assert refusal(rules.predict(facts(libc=libc), MIB, Build.IN_PROCESS)) == rule
 
 
@@ -163,7 +163,7 @@ def test_libcs_without_a_rule(family: str, version: str | None, rule: str | None
     [("2.43", "madvise", "glibc-aarch64-thp"), ("2.43", "never", None), ("2.41", "madvise", None)],
 )
 def test_glibc_on_aarch64_asks_for_huge_pages_from_2_43_on(version: str, mode: str, rule: str | None) -> None:
-    libc = document.Libc(family="glibc", version=version, version_reason=None, path=None)
+    libc = mirror.Libc(family="glibc", version=version, version_reason=None, path=None)
     arm = facts(libc=libc, thp=thp(mode), architecture="aarch64")
     assert refusal(rules.predict(arm, MIB, Build.IN_PROCESS)) == rule
 
