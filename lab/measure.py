@@ -18,7 +18,7 @@ DEMONSTRATION = "/usr/local/bin/pagefault-demo"
 PROGRAMS = ("pagefault-demo", "pagefault-demo-static")
 
 TIMEOUT = 180.0
-"""Seconds one command may take in a guest; the longest, the ASLR experiment, takes about 10 under emulation."""
+"""Seconds one command may take in a guest; the ASLR experiment, the longest, takes about 10 when emulated."""
 
 
 def commit() -> Commit:

@@ -1,6 +1,6 @@
 """``doctor``: what this machine has and lacks, and why acceleration is on or off.
 
-The acceleration probe needs the emulator and a kernel: on a machine that has neither yet they are fetched first.
+The acceleration probe needs the emulator and a kernel: where there are none yet they are fetched first.
 """
 
 from __future__ import annotations

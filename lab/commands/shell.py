@@ -25,7 +25,7 @@ def _become(address: Address, command: list[str]) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Enter the guest, started for as long as the shell lasts if it does not run; returns the shell's status."""
+    """Enter the guest, started for the time of the shell if it does not run; returns the shell's status."""
     if not arguments.guest:
         names = ", ".join(matrix.load().names())
         raise UnknownGuest("which guest?", where="shell", hint=f"make shell GUEST=...: one of {names}")
