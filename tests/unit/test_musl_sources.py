@@ -1,6 +1,8 @@
 """Unpacking and patching the sources of the musl userland, and taking libc.so out of Debian's package."""
 
+import errno
 import io
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -101,6 +103,18 @@ def test_a_truncated_tarball_is_named(archives: dict[str, Path], work: Path) -> 
     with pytest.raises(BuildFailed) as caught:
         sources.unpack(archives, work)
     assert caught.value.where == str(archives["libffi"])
+
+
+def test_a_full_disk_is_not_taken_for_a_bad_tarball(
+    archives: dict[str, Path], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        sources.unpack(archives, work)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def package(tmp_path: Path, triple: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import subprocess
 import tarfile
@@ -93,6 +94,8 @@ def _unpack_one(archive: Path, work: Path, part: str) -> str:
             source.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             source.extractall(work, members=wanted)
     except (tarfile.TarError, OSError, EOFError, IndexError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # Nothing is wrong with the tarball.
         raise BuildFailed(f"cannot be unpacked: {error}", where=str(archive)) from error
     return top
 
