@@ -35,7 +35,7 @@ class LabError(Exception):
 
 
 class GivenUp(LabError):
-    """A part of the work was given up because another part, side by side with it, failed."""
+    """A part of the work was given up: a part side by side with it failed, or it is done in another way."""
 
 
 class NoResult(LabError):

@@ -82,5 +82,3 @@ def image_for(guest: Guest) -> Image:
         kernel_release=booted.release,
         deviations=(*chosen.deviations, *booted.deviations),
     )
-
-

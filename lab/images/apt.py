@@ -1,24 +1,29 @@
 """apt with a private root: signed indexes of any suite and architecture, the host's own settings left alone.
 
-The mirror, proxies and other ``Acquire`` settings are the host's; the package state is empty, so apt computes a complete set
-of dependencies. Nothing here needs root.
+The mirror, proxies and other ``Acquire`` settings are the host's; the package state is empty, so apt computes
+a complete set of dependencies. Nothing here needs root.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from lab.errors import BuildFailed, FetchFailed, MissingTool, NoMirror
+from lab import paths
+from lab.errors import BuildFailed, DiskFull, FetchFailed, MissingTool, NoMirror
 from lab.images.lock import Package
+from lab.process import ENGLISH, captured
 from lab.steps import step
 
 MIRROR_VARIABLE = "FAULTLAB_MIRROR"
+_MIRROR_LIST = "mirror+file:"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -33,14 +38,17 @@ def host_architecture() -> str:
     return platform.machine()
 
 
-def run_captured(argv: list[str], env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run one of apt's programs; raises MissingTool on a host that does not have it."""
+def run_captured(argv: list[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one of apt's programs with its messages in English, whatever its status.
+
+    Raises MissingTool on a host that does not have it.
+    """
     try:
-        return subprocess.run(
-            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-        )
+        return captured(argv, env={**os.environ, **(env or {}), **ENGLISH})
     except FileNotFoundError as error:
-        raise MissingTool(f"no program {argv[0]}", where="this host", hint="the lab needs a Debian host") from error
+        raise MissingTool(
+            f"no program {argv[0]}", where="this host", hint="the lab needs a Debian host"
+        ) from error
 
 
 def mirror() -> str:
@@ -60,14 +68,25 @@ def mirror() -> str:
     rows = [row.split("|") for row in listing.splitlines() if row.count("|") == 2]
     known = [uri for uri, origin, label in rows if origin == label == "Debian"]
     # Before the first apt-get update apt knows no origins: then the address itself has to tell.
-    likely = [uri for uri, _, _ in rows if re.search(r"/debian/?$", uri)]
+    likely = [uri for uri, _, _ in rows if re.search(r"/debian(\.list)?/?$", uri)]
     for uri in known + likely:
-        return uri.rstrip("/")
+        address = _first_of_mirror_list(uri) if uri.startswith(_MIRROR_LIST) else uri
+        if address:
+            return address.rstrip("/")
     raise NoMirror(
         "the host's apt configuration names no Debian mirror",
         where="images",
         hint=f"set {MIRROR_VARIABLE} to the address of one, as in a sources.list line",
     )
+
+
+def _first_of_mirror_list(uri: str) -> str | None:
+    """The first address in a list of mirrors, which Debian's cloud images have (apt-transport-mirror(1))."""
+    try:
+        lines = Path(uri.removeprefix(_MIRROR_LIST).rstrip("/")).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.split()[0] for line in lines if line.strip() and not line.startswith("#")), None)
 
 
 def _acquire_settings() -> str:
@@ -87,7 +106,7 @@ class PrivateApt:
     architecture: str
 
     def _env(self) -> dict[str, str]:
-        return {**os.environ, "APT_CONFIG": str(self.root / "apt.conf"), "LC_ALL": "C.UTF-8"}
+        return {"APT_CONFIG": str(self.root / "apt.conf")}
 
     def prepare(self, suites: tuple[str, ...]) -> None:
         """Write the configuration and fetch the suites' signed indexes (network).
@@ -98,10 +117,18 @@ class PrivateApt:
             raise MissingTool(
                 f"no {KEYRING}", where="this host", hint="install the package debian-archive-keyring"
             )
+        self._configure(suites, mirror())
+        with step(
+            f"Read the package indexes of {', '.join(suites)} ({debian_architecture(self.architecture)})"
+        ):
+            done = run_captured(["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any"], self._env())
+        if done.returncode:
+            raise failure(done.stderr, "apt-get update", self.root)
+
+    def _configure(self, suites: tuple[str, ...], address: str) -> None:
         for folder in ("etc/preferences.d", "etc/trusted.gpg.d", "lists/partial", "archives/partial", "dpkg"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "dpkg/status").write_text("")
-        address = mirror()
         debian = debian_architecture(self.architecture)
         lines = []
         for suite in suites:
@@ -114,6 +141,8 @@ class PrivateApt:
 Dir "{self.root}";
 Dir::Etc "{self.root}/etc";
 Dir::Etc::parts "{self.root}/etc/none";
+Dir::Etc::netrc "/etc/apt/auth.conf";
+Dir::Etc::netrcparts "/etc/apt/auth.conf.d";
 Dir::State "{self.root}";
 Dir::State::status "{self.root}/dpkg/status";
 Dir::Cache "{self.root}";
@@ -127,10 +156,6 @@ Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 """
         )
-        with step(f"Read the package indexes of {', '.join(suites)} ({debian})"):
-            done = run_captured(["apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any"], self._env())
-        if done.returncode:
-            raise FetchFailed(first_error(done.stderr), where="apt-get update", hint="is there a network?")
 
     def with_dependencies(self, suite: str, names: tuple[str, ...]) -> tuple[Package, ...]:
         """The packages and all they depend on, as apt would install them on an empty machine."""
@@ -139,7 +164,7 @@ Dir::Cache::srcpkgcache "";
         argv = ["apt-get", "install", "--print-uris", "-y", "-qq", "-t", suite, *names]
         done = run_captured(argv, self._env())
         if done.returncode:
-            raise FetchFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
+            raise BuildFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
         wanted = []
         for line in done.stdout.splitlines():
             # 'address' name_version_architecture.deb size hash
@@ -154,8 +179,10 @@ Dir::Cache::srcpkgcache "";
         return self._records([f"{name}/{suite}" for name in names], suite) if names else ()
 
     def depended_on(self, suite: str, meta: str) -> str:
-        """The name of the first package that a meta package depends on, e.g. the kernel behind linux-image-cloud-amd64."""
+        """The first package that a meta package depends on: of linux-image-amd64, the kernel."""
         record = self._show([f"{meta}/{suite}"], suite)[0]
+        if "Depends" not in record:
+            raise BuildFailed(f"{meta} depends on nothing", where=f"apt, {suite}", hint="mend the recipe")
         return re.split(r"[ ,(|]", record["Depends"])[0]
 
     def sources(self, suite: str, names: tuple[str, ...]) -> tuple[Package, ...]:
@@ -164,21 +191,33 @@ Dir::Cache::srcpkgcache "";
         for name in names:
             done = run_captured(["apt-cache", "showsrc", "--only-source", name], self._env())
             records = [r for r in _paragraphs(done.stdout) if r.get("Package") == name]
-            best = _of_suite(self, name, suite, records)
+            best = self._of_suite(name, suite, records)
             for row in best["Checksums-Sha256"].split("\n"):
                 fields = row.split()
                 if len(fields) == 3 and re.search(r"\.orig\.tar\.\w+$", fields[2]):
                     filename = f"{best['Directory']}/{fields[2]}"
-                    found.append(Package(name, best["Version"], "source", filename, fields[0], int(fields[1])))
+                    found.append(
+                        Package(name, best["Version"], "source", filename, fields[0], int(fields[1]))
+                    )
                     break
             else:
-                raise FetchFailed(f"source package {name} has no .orig tarball", where=f"apt, {suite}")
+                raise BuildFailed(f"source package {name} has no .orig tarball", where=f"apt, {suite}")
         return tuple(found)
+
+    def _of_suite(self, name: str, suite: str, records: list[dict[str, str]]) -> dict[str, str]:
+        """The record of a source package that one suite holds, when this root reads several suites."""
+        argv = ["apt-get", "source", "--print-uris", "-qq", "-t", suite, name]
+        addresses = unquote(run_captured(argv, self._env()).stdout)
+        for record in records:
+            version = record["Version"].split(":", 1)[-1]
+            if f"{name}_{version}.dsc" in addresses:
+                return record
+        raise BuildFailed(f"no source package {name}", where=f"apt, {suite}", hint="mend the recipe")
 
     def _show(self, wanted: list[str], suite: str) -> list[dict[str, str]]:
         done = run_captured(["apt-cache", "show", "--no-all-versions", *wanted], self._env())
         if done.returncode:
-            raise FetchFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
+            raise BuildFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
         return _paragraphs(done.stdout)
 
     def _records(self, wanted: list[str], suite: str) -> tuple[Package, ...]:
@@ -187,18 +226,10 @@ Dir::Cache::srcpkgcache "";
             for r in self._show(wanted, suite)
         ]
         if len(packages) != len(wanted):
-            raise BuildFailed(f"apt described {len(packages)} of {len(wanted)} packages", where=f"apt, {suite}")
+            raise BuildFailed(
+                f"apt described {len(packages)} of {len(wanted)} packages", where=f"apt, {suite}"
+            )
         return tuple(sorted(packages, key=lambda package: package.name))
-
-
-def _of_suite(apt: PrivateApt, name: str, suite: str, records: list[dict[str, str]]) -> dict[str, str]:
-    """The record of a source package that one suite holds, when the root reads several suites."""
-    done = run_captured(["apt-get", "source", "--print-uris", "-qq", "-t", suite, name], apt._env())
-    for record in records:
-        bare = record["Version"].split(":", 1)[-1]
-        if f"{name}_{bare}.dsc" in unquote(done.stdout):
-            return record
-    raise FetchFailed(f"no source package {name}", where=f"apt, {suite}", hint="mend the recipe")
 
 
 def _paragraphs(text: str) -> list[dict[str, str]]:
@@ -224,3 +255,15 @@ def first_error(text: str) -> str:
         if line.startswith("E:"):
             return " ".join(line.removeprefix("E:").split())
     return " ".join(text.split())[:300] or "apt gave no reason"
+
+
+def failure(output: str, where: str, folder: Path) -> FetchFailed | DiskFull:
+    """The error for what apt printed while it wrote below a folder."""
+    if os.strerror(errno.ENOSPC) in output:
+        return DiskFull(
+            "no space left on the device",
+            where=str(folder),
+            hint=f"free some, or set {paths.CACHE_VARIABLE}",
+        )
+    hint = f"is there a network? the mirror is the host's apt's, or {MIRROR_VARIABLE}"
+    return FetchFailed(first_error(output), where=where, hint=hint)

@@ -13,11 +13,15 @@ _TRAILER = "TRAILER!!!"
 
 
 def _record(name: str, mode: int, content: bytes, inode: int) -> bytes:
-    # magic, inode, mode, uid, gid, nlink, mtime, size, device numbers (4), length of the name with its NUL, check
-    numbers = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + "".join(f"{number:08x}" for number in numbers).encode() + name.encode() + b"\0"
-    head += b"\0" * (-len(head) % 4)
-    return head + content + b"\0" * (-len(content) % 4)
+    path = name.encode() + b"\0"
+    # inode, mode, uid, gid, links, mtime, size, device numbers (4), length of the name with its NUL, check
+    numbers = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(path), 0)
+    head = b"070701" + "".join(f"{number:08x}" for number in numbers).encode() + path
+    return head + _padding(head) + content + _padding(content)
+
+
+def _padding(part: bytes) -> bytes:
+    return b"\0" * (-len(part) % 4)
 
 
 def write(path: Path, files: Mapping[str, tuple[int, bytes]]) -> None:

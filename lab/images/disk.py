@@ -1,4 +1,4 @@
-"""A folder becomes an ext4 root disk: everything owned by root, every time stamp the same, the same bytes each time."""
+"""A folder becomes an ext4 root disk: owned by root, one time stamp throughout, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.process import run
 from lab.steps import step
 
 SOURCE_DATE_EPOCH = 1767225600
-"""The time stamp of every file of an image, seconds since 1970: 2026-01-01 UTC. Arbitrary, but never the build's."""
+"""The time stamp of every file of an image, seconds since 1970: 2026-01-01 UTC, never the build's."""
 
 _UUID = "6d1c5f0e-4a3b-4c8e-9d27-fa017ab00001"
 _BLOCK = 4096
@@ -28,6 +28,7 @@ def overlay(source: Path, tree: Path) -> None:
             target.symlink_to(path.readlink())
         elif path.is_dir():
             target.mkdir(exist_ok=True)
+            target.chmod(0o755)
         else:
             target.unlink(missing_ok=True)
             shutil.copyfile(path, target)
@@ -35,7 +36,7 @@ def overlay(source: Path, tree: Path) -> None:
 
 
 def _archive(tree: Path, archive: Path) -> int:
-    """Pack a tree into a tar archive, sorted, owned by root; returns the bytes its files need in whole blocks."""
+    """Pack a tree into a tar archive, sorted, owned by root; returns the bytes its files need, in blocks."""
     needed = 0
     with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
         for path in sorted(tree.rglob("*")):
@@ -44,7 +45,7 @@ def _archive(tree: Path, archive: Path) -> int:
             entry.uname = entry.gname = "root"
             entry.mtime = SOURCE_DATE_EPOCH
             if entry.islnk():
-                # A second name of one file is stored as a file of its own: the order of names then cannot matter.
+                # A second name of one file becomes a file of its own: the order of names cannot matter then.
                 entry.type, entry.linkname, entry.size = tarfile.REGTYPE, "", path.stat().st_size
             needed += -(-entry.size // _BLOCK) * _BLOCK + 512
             if entry.isreg():
@@ -69,6 +70,10 @@ def write_disk(tree: Path, disk: Path, log: Path) -> None:
             ],
             what="mke2fs",
             log=log,
-            env={"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "MKE2FS_CONFIG": "/dev/null", "PATH": "/usr/bin:/bin"},
+            env={
+                "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
+                "MKE2FS_CONFIG": "/dev/null",
+                "PATH": "/usr/bin:/bin",
+            },
         )
         archive.unlink()

@@ -1,21 +1,24 @@
 """Fetch what the lock names, and go on honestly with what the mirror has when it dropped a version.
 
-Downloads are kept by SHA-256 and checked whenever they are used. apt's own downloader does the transfer, so proxies and
-certificates are those of the host's apt.
+Downloads are kept by SHA-256 and checked whenever they are used. apt's own downloader does the transfer, so
+proxies and certificates are those of the host's apt.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from lab import paths, steps
-from lab.errors import DiskFull, FetchFailed
+from lab.errors import BuildFailed, CorruptCache, FetchFailed, GivenUp
+from lab.exclusive import turn
+from lab.files import write_whole
 from lab.images import apt, lock, recipe
 from lab.images.lock import Package
 from lab.images.store import digest, key_of
@@ -27,7 +30,7 @@ BATCH = 24
 
 @dataclass(frozen=True)
 class PackageSet:
-    """A recipe resolved for one suite and architecture: what it is made of, and where that differs from the lock."""
+    """A recipe resolved for one suite and architecture, and where that differs from the lock."""
 
     name: str
     packages: tuple[Package, ...]
@@ -42,7 +45,7 @@ class PackageSet:
         return next(package.version for package in self.packages if package.name == name)
 
 
-class Gone(Exception):
+class Gone(GivenUp):
     """The mirror no longer has these files."""
 
     def __init__(self, packages: list[Package]) -> None:
@@ -66,16 +69,29 @@ def _resolved_file(name: str, locked: tuple[Package, ...]) -> Path:
 
 
 def locked_set(recipe_name: str, suite: str, architecture: str) -> PackageSet:
-    """The packages to build from: the lock's, or what an earlier build had to take in place of dropped versions."""
+    """The packages to build from: the lock's, or what an earlier build had to take in place of dropped
+    versions.
+    """
     name = set_name(recipe_name, suite, architecture)
     locked = lock.read().get(name)
     if locked is None:
-        raise FetchFailed(f"no package set {name}", where=str(lock.LOCK_FILE), hint="run make lock")
-    file = _resolved_file(name, locked)
-    if file.exists():
-        resolved = msgspec.json.decode(file.read_bytes(), type=_Resolved)
+        raise BuildFailed(f"no package set {name}", where=str(lock.LOCK_FILE), hint="run make lock")
+    resolved = _read_resolved(_resolved_file(name, locked))
+    if resolved:
         return PackageSet(name, resolved.packages, resolved.deviations)
     return PackageSet(name, locked, ())
+
+
+def _read_resolved(file: Path) -> _Resolved | None:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=_Resolved)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        file.unlink()
+        raise CorruptCache(
+            "not what was written", where=str(file), hint="removed; run again to resolve it anew"
+        ) from error
 
 
 def resolve_now(recipe_name: str, suite: str, architecture: str) -> tuple[Package, ...]:
@@ -83,51 +99,66 @@ def resolve_now(recipe_name: str, suite: str, architecture: str) -> tuple[Packag
     lists = recipe.load(recipe_name)
     suites = tuple(dict.fromkeys(own or suite for own in lists))
     root = paths.cache() / "apt" / f"{'-'.join(suites)}-{apt.debian_architecture(architecture)}"
-    private = apt.PrivateApt(root, architecture)
-    private.prepare(suites)
-    return tuple(package for own, wanted in lists.items() for package in wanted.resolve(private, own or suite))
+    root.mkdir(parents=True, exist_ok=True)
+    with turn(root.with_name(f".{root.name}.lock")):
+        private = apt.PrivateApt(root, architecture)
+        private.prepare(suites)
+        found = [wanted.resolve(private, own or suite) for own, wanted in lists.items()]
+    return tuple(package for packages in found for package in packages)
 
 
 def building(recipe_name: str, suite: str, architecture: str, use: Callable[[PackageSet], Path]) -> Path:
     """Call ``use`` with the locked packages, and once more with today's when the mirror dropped one of them.
 
-    ``use`` gets the set, computes its key from it and fetches within its build step. The substitution is told in one line, kept
-    for the next run, and part of the set (``deviations``), so of every key made from it.
+    ``use`` gets the set, computes its key from it and fetches within its build step. The substitution is told
+    in one line, kept for the next run, and part of the set (``deviations``), so of every key made from it.
     """
     chosen = locked_set(recipe_name, suite, architecture)
-    for deviation in chosen.deviations[:1]:
-        more = f" and {len(chosen.deviations) - 1} more" if len(chosen.deviations) > 1 else ""
-        steps.note(f"{chosen.name}: built from other versions than locked: {deviation}{more} (make lock renews it)")
+    if chosen.deviations:
+        told = _first_of(chosen.deviations, 1)
+        steps.note(f"{chosen.name}: built from other versions than locked: {told} (make lock renews it)")
     try:
         return use(chosen)
     except Gone as gone:
-        locked = lock.read()[chosen.name]
-        now = resolve_now(recipe_name, suite, architecture)
-        changed = version_changes(locked, now)
-        dropped = ", ".join(f"{package.name} {package.version}" for package in gone.packages[:3])
-        more = f" and {len(gone.packages) - 3} more" if len(gone.packages) > 3 else ""
-        steps.note(f"{chosen.name}: the mirror dropped {dropped}{more}; using what it has now (make lock renews it)")
-        file = _resolved_file(chosen.name, locked)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}-{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(_Resolved(now, changed)))
-        temporary.replace(file)
-        try:
-            return use(PackageSet(chosen.name, now, changed))
-        except Gone as again:
-            raise FetchFailed(
-                f"the mirror lists {again} but does not have it", where=chosen.name, hint="try again later"
-            ) from again
+        dropped = _first_of([f"{package.name} {package.version}" for package in gone.packages], 3)
+        steps.note(
+            f"{chosen.name}: the mirror dropped {dropped}; using what it has now (make lock renews it)"
+        )
+    now = _substitute(chosen.name, resolve_now(recipe_name, suite, architecture))
+    try:
+        return use(now)
+    except Gone as gone:
+        raise FetchFailed(
+            f"the mirror lists {gone} but does not have it", where=chosen.name, hint="try again later"
+        ) from gone
+
+
+def _substitute(name: str, packages: tuple[Package, ...]) -> PackageSet:
+    """A set in place of the lock's, kept for the next runs until the lock changes."""
+    locked = lock.read()[name]
+    now = PackageSet(name, packages, version_changes(locked, packages))
+    file = _resolved_file(name, locked)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, msgspec.json.encode(_Resolved(now.packages, now.deviations)))
+    return now
+
+
+def _first_of(lines: Sequence[str], count: int) -> str:
+    more = f" and {len(lines) - count} more" if len(lines) > count else ""
+    return ", ".join(lines[:count]) + more
 
 
 def version_changes(locked: Iterable[Package], used: Iterable[Package]) -> tuple[str, ...]:
-    """One line for each package whose version differs."""
-    before = {package.name: package.version for package in locked}
-    after = {package.name: package.version for package in used}
+    """One line for each package whose version differs, or whose file does under the same version."""
+    before = {package.name: package for package in locked}
+    after = {package.name: package for package in used}
     found = []
     for name in sorted(before | after):
-        if before.get(name) != after.get(name):
-            found.append(f"{name} {before.get(name, 'absent')} -> {after.get(name, 'absent')}")
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None or old.version != new.version:
+            found.append(f"{name} {old.version if old else 'absent'} -> {new.version if new else 'absent'}")
+        elif old.sha256 != new.sha256:
+            found.append(f"{name} {old.version}: another file of this version")
     return tuple(found)
 
 
@@ -161,35 +192,31 @@ def fetch(packages: Iterable[Package]) -> dict[str, Path]:
 
 def _download(packages: list[Package], folder: Path) -> list[Package]:
     """Fetch one batch; returns the packages that the mirror says it does not have."""
-    address = apt.mirror()
+    # Of a mirror in a folder, apt would hand out links into it.
+    address = re.sub("^file:", "copy:", apt.mirror())
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
         argv = [HELPER, "-o", "APT::Sandbox::User=", "download-file"]
         for package in packages:
-            argv += [f"{address}/{package.filename}", f"{temporary}/{package.sha256}", f"SHA256:{package.sha256}"]
-        done = apt.run_captured(argv)
+            source = f"{address}/{quote(package.filename, safe='/+~')}"
+            argv += [source, f"{temporary}/{package.sha256}", f"SHA256:{package.sha256}"]
+        errors = apt.run_captured(argv).stderr
         gone = []
         for package in packages:
             part = Path(temporary) / package.sha256
             if part.exists() and digest(part) == package.sha256:
                 part.replace(folder / package.sha256)
-            elif _says_not_found(done.stdout + done.stderr, package):
+            elif _says_not_found(errors, package):
                 gone.append(package)
             else:
-                raise _failure(done.stderr or done.stdout, package, folder)
+                raise apt.failure(errors, f"fetching {package.name}", folder)
     return gone
 
 
-def _says_not_found(output: str, package: Package) -> bool:
-    base = package.filename.rsplit("/", 1)[-1]
-    lines = output.replace("%2b", "+").replace("%7e", "~").replace("%3a", ":").splitlines()
-    return any(base in line and ("404" in line or "410" in line) for line in lines) or any(
-        base in line and index + 1 < len(lines) and lines[index + 1].strip().startswith(("404", "410"))
-        for index, line in enumerate(lines)
-    )
+_NOT_FOUND = re.compile(
+    r"^E: Failed to fetch (\S+)\s+(?:404|410|File not found|Failed to stat)\b", re.MULTILINE
+)
 
 
-def _failure(output: str, package: Package, folder: Path) -> Exception:
-    reason = apt.first_error(output)
-    if "No space left" in output:
-        return DiskFull("no space left on the device", where=str(folder), hint=f"free some, or set {paths.CACHE_VARIABLE}")
-    return FetchFailed(reason, where=f"fetching {package.name}", hint="is there a network? the mirror is the host's apt's")
+def _says_not_found(errors: str, package: Package) -> bool:
+    base = package.filename.rpartition("/")[2]
+    return any(unquote(found[1]).rpartition("/")[2] == base for found in _NOT_FOUND.finditer(errors))

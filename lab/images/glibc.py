@@ -1,4 +1,4 @@
-"""The root file system of a glibc guest: Debian's own packages, unpacked without running anything of theirs."""
+"""The root file system of a glibc guest: Debian's packages, unpacked without running anything of theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from lab.steps import step
 
 ROOTFS = paths.RECIPES / "glibc" / "rootfs"
 
-_UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/zoneinfo")
+_UNUSED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/lintian",
+    "usr/share/zoneinfo",
+)
 _SSHD_USER = "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
 
 
@@ -22,6 +29,7 @@ def _users(tree: Path) -> None:
     """What base-passwd's and openssh-server's maintainer scripts would do."""
     for name in ("passwd", "group"):
         shutil.copyfile(tree / "usr/share/base-passwd" / f"{name}.master", tree / "etc" / name)
+        (tree / "etc" / name).chmod(0o644)
     with (tree / "etc/passwd").open("a") as passwd:
         passwd.write(_SSHD_USER)
 

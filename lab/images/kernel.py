@@ -1,4 +1,4 @@
-"""The kernel that all guests of one architecture and suite boot, with an initrd of the few modules they need."""
+"""The kernel that all guests of one architecture and suite boot, with an initrd of the modules they need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from lab.process import run
 from lab.steps import step
 
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "crc32c_generic")
-"""What a guest needs to reach its root and its network. ext4 asks for crc32c at run time, so no dependency names it."""
+"""What a guest needs to reach its root and its network. ext4 asks for crc32c at run time, so no dependency
+names it.
+"""
 
 INIT = paths.RECIPES / "initrd" / "init"
 
@@ -34,14 +36,14 @@ class Kernel:
 
 
 def _module_order(tree: Path, release: str, log: Path) -> list[Path]:
-    """The modules to load, each after those it depends on, as modprobe would (its own configuration aside)."""
+    """The modules to load, each after those it depends on, as modprobe would without a configuration."""
     utilities = tools.utilities()
     run([*utilities.command("depmod"), "-b", tree, release], what="depmod", log=log)
     listing = log.with_suffix(".order")
     order: dict[Path, None] = {}
     for module in MODULES:
-        argv = [*utilities.command("modprobe"), "-C", "/dev/null", "-d", tree, "-S", release, "--show-depends", module]
-        run(argv, what=f"modprobe {module}", log=log, stdout=listing)
+        options = ["-C", "/dev/null", "-d", str(tree), "-S", release, "--show-depends", module]
+        run([*utilities.command("modprobe"), *options], what=f"modprobe {module}", log=log, stdout=listing)
         for line in listing.read_text().splitlines():
             if line.startswith("insmod "):
                 order.setdefault(Path(line.split()[1]))
@@ -61,7 +63,9 @@ def _build(folder: Path, chosen: PackageSet, architecture: str) -> None:
         tree = folder / "tree"
         tree.mkdir()
         unpack(fetch.fetch(chosen.packages).values(), tree, log)
-        (image,) = (tree / "boot").glob("vmlinu*")
+        image = next((tree / "boot").glob("vmlinu*"), None)
+        if image is None:
+            raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
         release = image.name.split("-", 1)[1]
         busybox = (tree / "usr/bin/busybox").read_bytes()
         files = {"init": (0o755, INIT.read_bytes()), "bin/busybox": (0o755, busybox)}

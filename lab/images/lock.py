@@ -1,7 +1,8 @@
 """The lock file: exactly which packages every image is built from.
 
-``provision/images/lock.json`` maps the name of a package set (recipe, suite, Debian architecture) to its packages with version,
-path below the mirror, SHA-256 and size. ``make lock`` renews it (:mod:`lab.images.relock`).
+``provision/images/lock.json`` maps the name of a package set (recipe, suite, Debian architecture) to its
+packages with version, path below the mirror, SHA-256 and size. ``make lock`` renews it
+(:mod:`lab.images.relock`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from lab.errors import BuildFailed
+from lab.files import write_whole
 from lab.paths import RECIPES
 
 LOCK_FILE = RECIPES / "lock.json"
@@ -32,8 +34,9 @@ class Package:
 Sets = dict[str, tuple[Package, ...]]
 
 
-def read(path: Path = LOCK_FILE) -> Sets:
-    """All locked package sets; raises BuildFailed when the file is not a lock."""
+def read(path: Path | None = None) -> Sets:
+    """All locked package sets (of the repository by default); raises BuildFailed when it is not a lock."""
+    path = path or LOCK_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Sets)
     except FileNotFoundError:
@@ -42,12 +45,10 @@ def read(path: Path = LOCK_FILE) -> Sets:
         raise BuildFailed(str(error), where=str(path), hint="restore it from git, or make lock") from error
 
 
-def write(sets: Sets, path: Path = LOCK_FILE) -> None:
+def write(sets: Sets, path: Path | None = None) -> None:
     """Write the lock, sorted, one package a line, so that a change of one version is a change of one line."""
     blocks = []
     for name in sorted(sets):
         rows = [msgspec.json.encode(package).decode() for package in sorted(sets[name], key=lambda p: p.name)]
         blocks.append(f'"{name}": [\n  ' + ",\n  ".join(rows) + "\n ]")
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text("{\n " + ",\n ".join(blocks) + "\n}\n")
-    temporary.replace(path)
+    write_whole(path or LOCK_FILE, ("{\n " + ",\n ".join(blocks) + "\n}\n").encode())

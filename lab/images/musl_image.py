@@ -1,7 +1,7 @@
 """The root file system of a musl guest: Debian's musl under programs compiled from Debian's source packages.
 
-Compiling takes minutes, so its result is kept by itself: a change of the overlay or of the disk format does not
-repeat it.
+Compiling takes minutes, so its result is kept by itself: a change of the overlay or of the disk format does
+not repeat it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lab import paths
 from lab.images import disk, fetch, musl, tools
+from lab.images.apt import DEBIAN_ARCHITECTURES
 from lab.images.fetch import PackageSet
 from lab.images.store import Store, key_of, tree_digest
 from lab.steps import step
@@ -38,7 +39,7 @@ def _userland_inputs() -> dict[str, str]:
 
 def _architecture(chosen: PackageSet) -> str:
     debian = chosen.name.rsplit("/", 1)[-1]
-    return next(name for name, other in fetch.apt.DEBIAN_ARCHITECTURES.items() if other == debian)
+    return next(name for name, other in DEBIAN_ARCHITECTURES.items() if other == debian)
 
 
 def _userland(chosen: PackageSet) -> Path:

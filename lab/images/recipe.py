@@ -1,8 +1,8 @@
 """Recipes: which packages a tool directory, a kernel or a root file system is made of.
 
-One YAML file for each in provision/images/. Every list may be absent: ``with_dependencies`` (packages and all they depend on), ``alone``
-(just these files), ``behind`` (the package that a meta package names), ``sources`` (upstream tarballs); lists of another
-suite than the guest's own stand below ``from: {SUITE: {...}}``.
+One YAML file for each in provision/images/. Every list may be absent: ``with_dependencies`` (packages and all
+they depend on), ``alone`` (just these files), ``behind`` (the package that a meta package names), ``sources``
+(upstream tarballs); lists of another suite than the guest's own stand below ``from: {SUITE: {...}}``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from lab.steps import step
 
 
 def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
-    """Every (recipe, suite, architecture) that the lab may build: hosts need tools, guests images and programs."""
+    """Every (recipe, suite, architecture) that the lab may build: hosts need tools, guests images and
+    programs.
+    """
     hosts = [
         (recipe, TOOLS_SUITE, host)
         for host in DEBIAN_ARCHITECTURES
@@ -34,5 +36,7 @@ def relock(matrix: Matrix) -> list[str]:
             after[name] = fetch.resolve_now(recipe, suite, architecture)
     lock.write(after)
     return [
-        f"{name}: {change}" for name in after for change in fetch.version_changes(before.get(name, ()), after[name])
+        f"{name}: {change}"
+        for name in after
+        for change in fetch.version_changes(before.get(name, ()), after[name])
     ]

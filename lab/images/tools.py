@@ -1,6 +1,8 @@
-"""The tool directory: Debian 13's QEMU, e2fsprogs, kmod and Python, run in place on any Debian host without root.
+"""The tool directory: Debian 13's QEMU, e2fsprogs, kmod and Python, run in place on any Debian host without
+root.
 
-Programs start through the directory's own dynamic loader, so neither their libraries nor their version depend on the host.
+Programs start through the directory's own dynamic loader, so neither their libraries nor their version depend
+on the host.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from lab.steps import step
 TOOLS_SUITE = "trixie"
 _LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
 _TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the way the directory is laid out changes."""
 
 
@@ -33,7 +35,7 @@ class Tools:
     versions: dict[str, str]
 
     def command(self, program: str) -> list[str]:
-        """The argv that starts a program of this directory; raises MissingTool when it has none of that name."""
+        """The argv that starts a program of this directory; raises MissingTool when there is none."""
         for folder in ("usr/bin", "usr/sbin"):
             path = self.root / folder / program
             if path.exists():
@@ -42,7 +44,10 @@ class Tools:
             raise MissingTool(f"no {program}", where=str(self.root))
         host = host_architecture()
         libraries = self.root / "usr/lib" / _TRIPLETS[host]
-        folders = [libraries, *(p for p in sorted(libraries.iterdir()) if p.is_dir() and any(p.glob("lib*.so*")))]
+        folders = [
+            libraries,
+            *(p for p in sorted(libraries.iterdir()) if p.is_dir() and any(p.glob("lib*.so*"))),
+        ]
         argv = [str(self.root / _LOADERS[host]), "--library-path", ":".join(map(str, folders)), str(path)]
         if program.startswith("qemu-system-"):
             for share in ("usr/share/qemu", "usr/share/seabios"):
@@ -64,7 +69,8 @@ def _ensure(recipe: str) -> Tools:
         def build(folder: Path) -> None:
             with step(f"Make the tool directory {recipe} (Debian {TOOLS_SUITE})"):
                 files = fetch.fetch(chosen.packages)
-                unpack(files.values(), folder, paths.cache() / "logs" / f"{recipe}.log")
+                # passwd and its like come along as dependencies; nobody shall run them as root from here.
+                unpack(files.values(), folder, paths.cache() / "logs" / f"{recipe}.log", with_set_id=False)
 
         return store.ensure("tools", key, build)
 
