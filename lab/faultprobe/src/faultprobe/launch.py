@@ -136,7 +136,7 @@ def find_program(name: str) -> str:
     set-user-ID bit: the kernel takes such a program out of the hands of whoever follows it.
     """
     candidates = [name] if "/" in name else [f"{each}/{name}" for each in os.get_exec_path()]
-    found = [each for each in candidates if Path(each).is_file()]
+    found = [each for each in candidates if _is_file(each)]
     if not found:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     path = next((each for each in found if os.access(each, os.X_OK)), None)
@@ -146,6 +146,14 @@ def find_program(name: str) -> str:
     if os.geteuid() != 0 and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
         raise PermissionError(errno.EPERM, "a set-user-ID program can be followed by root only", path)
     return path
+
+
+def _is_file(path: str) -> bool:
+    """Whether there is a file that we may know of: a folder of PATH may be closed to this user."""
+    try:
+        return Path(path).is_file()
+    except PermissionError:
+        return False
 
 
 def argument_pages(strings: Sequence[bytes]) -> int:
