@@ -14,10 +14,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from lab import paths
 from lab.errors import BootFailed, GuestDied, MissingTool, PortTaken, WrongGuest
-from lab.guests import console, disk, identity, monitor, processes, state
+from lab.guests import command, console, disk, identity, monitor, processes, state
 from lab.guests.command import RunFiles, guest_command
 from lab.guests.hardware import hardware
 from lab.guests.machine import Machine
@@ -50,6 +51,8 @@ def state_key(spec: Spec) -> str:
     emulated = hardware(guest.architecture, guest.page_size)
     parts = [spec.image.key, spec.emulator.key, spec.accelerator.name, emulated, guest.name, spec.append]
     parts += [guest.memory_mib, guest.cpus, identity.keys().fingerprint()]
+    # A state fits only the devices it was saved with, and those are what that module lists.
+    parts.append(Path(command.__file__).read_bytes())
     if spec.accelerator.name == "kvm":
         parts.append(os.uname().release)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
@@ -62,8 +65,7 @@ def running() -> dict[str, Machine]:
 
 @contextlib.contextmanager
 def started(specs: Sequence[Spec]) -> Iterator[list[Machine]]:
-    """Start guests side by side and wait until each answers over SSH and has proved that it is the one
-    started.
+    """Start guests side by side; each answers over SSH and has proved that it is the one started.
 
     At the end all but the kept ones are stopped; when one fails to start, all are. To be called from the main
     thread. Raises BootFailed, PortTaken, WrongGuest, LabBusy.
@@ -83,13 +85,9 @@ def started(specs: Sequence[Spec]) -> Iterator[list[Machine]]:
         _stop_all([machine for machine in machines if not machine.state.kept])
 
 
-def start(spec: Spec) -> contextlib.AbstractContextManager[Machine]:
-    """Start one guest, as :func:`started` does."""
-    return _start(spec)
-
-
 @contextlib.contextmanager
-def _start(spec: Spec) -> Iterator[Machine]:
+def start(spec: Spec) -> Iterator[Machine]:
+    """Start one guest, as :func:`started` does."""
     with started([spec]) as (machine,):
         yield machine
 
@@ -157,7 +155,7 @@ def _launch(spec: Spec, claimed: State, keys: identity.Keys) -> Machine:
             ) from error
     try:
         known = dataclasses.replace(claimed, pid=qemu.pid, born=processes.birth(qemu.pid) or "")
-        state.write(known)
+        state.update(known)
     except BaseException:
         qemu.kill()
         qemu.wait()
@@ -190,7 +188,7 @@ def _await_ready(spec: Spec, machine: Machine) -> Machine:
     with known.remote(answering) as remote:
         _verify(spec, known, remote)
     known.state = dataclasses.replace(known.state, ready=True)
-    state.write(known.state)
+    state.update(known.state)
     return known
 
 
@@ -201,9 +199,9 @@ def _with_port(spec: Spec, machine: Machine) -> Machine:
     except GuestDied:
         _fail_if_ended(spec, machine, patience=2.0)
         raise
-    address = dataclasses.replace(machine.state, port=port)
-    machine.state = dataclasses.replace(address, ansible=ansible_variables(address))
-    state.write(machine.state)
+    reachable = dataclasses.replace(machine.state, port=port)
+    machine.state = dataclasses.replace(reachable, ansible=ansible_variables(reachable))
+    state.update(machine.state)
     return machine
 
 

@@ -101,6 +101,14 @@ def write(state: State) -> None:
     temporary.replace(_file(state.name))
 
 
+def update(state: State) -> None:
+    """Store what is new of a guest, unless it was released meanwhile: its name may be taken anew by now."""
+    with _locked():
+        current = _read(_file(state.name))
+        if current and current.token == state.token:
+            write(state)
+
+
 def _read(file: Path) -> State | None:
     try:
         return msgspec.json.decode(file.read_bytes(), type=State)

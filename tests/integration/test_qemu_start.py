@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from lab import paths
 from lab.errors import BootFailed, LabBusy, PortTaken, WrongGuest
 from lab.guests import machine as machine_module
 from lab.guests import monitor, qemu
+from lab.guests.accel import accelerator
 from lab.guests.machine import Machine
 from lab.guests.spec import Spec
 
@@ -158,3 +160,11 @@ def test_a_dying_guest_is_given_a_moment(machine: Machine, monkeypatch: pytest.M
     monkeypatch.setattr(machine_module, "_SOCKET_OUTLIVES", 0.0)
     machine.check()
     assert machine.alive()
+
+
+def test_an_acceleration_that_was_found_runs_a_guest(make_spec: SpecMaker, cache: Path) -> None:
+    plain = make_spec("accelerated")
+    found = accelerator(plain.guest, plain.image, plain.emulator)
+    assert found.reason
+    with qemu.start(dataclasses.replace(plain, accelerator=found)) as machine, machine.remote() as remote:
+        assert remote.succeed("cat /sys/block/vda/serial") == machine.state.token

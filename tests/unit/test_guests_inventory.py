@@ -75,7 +75,7 @@ def test_a_declared_guest_that_runs(tmp_path: Path) -> None:
     assert asked(tmp_path, "--host", "quoted") == {"ansible_port": 4711}
 
 
-@pytest.mark.parametrize("name", ["undeclared", "glibc-2x41", "commented", "lib"])
+@pytest.mark.parametrize("name", ["undeclared", "glibc.2.41", "commented", "lib"])
 def test_an_undeclared_guest_is_not_named(tmp_path: Path, name: str) -> None:
     runs(name)
     assert asked(tmp_path, "--list")["running"] == {"hosts": []}

@@ -138,3 +138,19 @@ def test_release_leaves_a_newer_start_alone(tmp_path: Path) -> None:
         state.release(newer)
         assert state.all_running() == []
         assert not newer.folder.exists()
+
+
+def test_an_update_after_the_release_changes_nothing(tmp_path: Path, cache: Path) -> None:
+    first, second = made(tmp_path), made(tmp_path, token="t2")
+    state.claim(first)
+    state.update(dataclasses.replace(first, port=1))
+    state.release(first)
+    state.update(dataclasses.replace(first, port=2))
+    assert not (cache / "running" / "g.json").exists()
+    with sleeper() as (process, born):
+        newer = dataclasses.replace(second, pid=process.pid, born=born, ready=True)
+        state.claim(newer)
+        state.update(dataclasses.replace(first, port=3))
+        assert state.all_running() == [newer]
+        state.update(dataclasses.replace(newer, port=4))
+        assert state.all_running() == [dataclasses.replace(newer, port=4)]
