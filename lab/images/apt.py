@@ -126,7 +126,14 @@ class PrivateApt:
             raise failure(done.stderr, "apt-get update", self.root)
 
     def _configure(self, suites: tuple[str, ...], address: str) -> None:
-        for folder in ("etc/preferences.d", "etc/trusted.gpg.d", "lists/partial", "archives/partial", "dpkg"):
+        for folder in (
+            "etc/none",
+            "etc/preferences.d",
+            "etc/trusted.gpg.d",
+            "lists/partial",
+            "archives/partial",
+            "dpkg",
+        ):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         (self.root / "dpkg/status").write_text("")
         debian = debian_architecture(self.architecture)
@@ -215,10 +222,14 @@ Dir::Cache::srcpkgcache "";
         raise BuildFailed(f"no source package {name}", where=f"apt, {suite}", hint="mend the recipe")
 
     def _show(self, wanted: list[str], suite: str) -> list[dict[str, str]]:
+        """The records of packages given as NAME/SUITE or NAME=VERSION."""
         done = run_captured(["apt-cache", "show", "--no-all-versions", *wanted], self._env())
-        if done.returncode:
-            raise BuildFailed(first_error(done.stderr), where=f"apt, {suite}", hint="mend the recipe")
-        return _paragraphs(done.stdout)
+        records = _paragraphs(done.stdout)
+        missing = {re.split("[/=]", each)[0] for each in wanted} - {record["Package"] for record in records}
+        if done.returncode or missing:
+            reason = f"no package {', '.join(sorted(missing))}" if missing else first_error(done.stderr)
+            raise BuildFailed(reason, where=f"apt, {suite}", hint="mend the recipe")
+        return records
 
     def _records(self, wanted: list[str], suite: str) -> tuple[Package, ...]:
         packages = [

@@ -45,5 +45,5 @@ def load(name: str) -> dict[str, Lists]:
         own = {key: value for key, value in content.items() if key != "from"}
         found = {"": own, **content.get("from", {})}
         return {suite: msgspec.convert(lists, Lists) for suite, lists in found.items()}
-    except (OSError, yaml.YAMLError, msgspec.ValidationError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, msgspec.ValidationError, AttributeError, TypeError) as error:
         raise BuildFailed(f"not a recipe: {error}", where=f"provision/images/{name}.yml") from error

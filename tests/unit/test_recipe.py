@@ -1,0 +1,61 @@
+"""Recipes: lists by suite, one clear line for what is none, resolved by an archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab.errors import BuildFailed
+from lab.images import fetch, recipe
+from lab.images.recipe import Lists
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Archive
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(recipe, "RECIPES", tmp_path)
+    return tmp_path
+
+
+def test_the_guests_own_suite_has_the_empty_name(folder: Path) -> None:
+    (folder / "x.yml").write_text("alone: [a, b]\nfrom:\n  bookworm:\n    sources: [c]\n")
+    assert recipe.load("x") == {"": Lists(alone=("a", "b")), "bookworm": Lists(sources=("c",))}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "- a", "alone: a", "alone: [1]", "lonely: [a]", "alone: [a", "from: [b]"]
+)
+def test_what_is_no_recipe_is_told(folder: Path, content: str) -> None:
+    (folder / "x.yml").write_text(content)
+    with pytest.raises(BuildFailed, match=r"^provision/images/x\.yml: not a recipe: "):
+        recipe.load("x")
+
+
+def test_a_missing_recipe_is_told(folder: Path) -> None:
+    with pytest.raises(BuildFailed, match=r"^provision/images/x\.yml: not a recipe: .*No such file"):
+        recipe.load("x")
+
+
+def test_every_kind_of_list_is_resolved(archive: Archive, tmp_path: Path) -> None:
+    archive.add("app", "1-1", depends="library")
+    archive.add("library", "2")
+    archive.add("alone", "3", depends="library")
+    archive.add("meta", "4", depends="kernel")
+    archive.add("kernel", "5")
+    archive.add_source("app", "1-1")
+    archive.publish()
+    (tmp_path / "recipes" / "x.yml").write_text(
+        "with_dependencies: [app]\nalone: [alone]\nbehind: [meta]\nsources: [app]\n"
+    )
+    found = fetch.resolve_now("x", "stable", "x86_64")
+    assert [(package.name, package.version, package.architecture) for package in found] == [
+        ("app", "1-1", "amd64"),
+        ("library", "2", "amd64"),
+        ("alone", "3", "amd64"),
+        ("kernel", "5", "amd64"),
+        ("app", "1-1", "source"),
+    ]
