@@ -26,8 +26,17 @@ native = Extension(
     include_dirs=[NATIVE],
     define_macros=[("Py_LIMITED_API", "0x03090000")],
     # -fno-builtin: an experiment that says "malloc" or "memset" calls libc's, never an expansion of the
-    # compiler's. -O2 after the interpreter's own flags: one optimisation level on every machine.
-    extra_compile_args=["-std=c11", "-O2", "-fno-builtin", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    # compiler's. -O2 after the interpreter's own flags: one optimisation level on every machine. An
+    # undeclared function is outside the limited API of this interpreter: called, it loses half a pointer.
+    extra_compile_args=[
+        "-std=c11",
+        "-O2",
+        "-fno-builtin",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-Werror=implicit-function-declaration",
+    ],
     py_limited_api=True,
 )
 

@@ -115,11 +115,12 @@ static char **strings_of(PyObject *list)
 
     if (count < 0)
         return NULL;
-    strings = PyMem_Calloc((size_t)count + 1, sizeof *strings);
+    strings = PyMem_Malloc(((size_t)count + 1) * sizeof *strings);
     if (strings == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
+    memset(strings, 0, ((size_t)count + 1) * sizeof *strings);
     for (Py_ssize_t at = 0; at < count; at++) {
         PyObject *item = PyList_GetItem(list, at);
         char *text;
