@@ -116,7 +116,8 @@ def test_a_ring_too_small_is_reported_and_never_balanced() -> None:
 
 
 def test_recording_changes_no_count() -> None:
-    argv, environment = python(touching(100)), {"PYTHONHASHSEED": "0"}
+    # Without -I, which would ignore the seed: what Python allocates follows it.
+    argv, environment = [sys.executable, "-S", "-c", touching(100)], {"PYTHONHASHSEED": "0"}
     recorded = {len(record(argv, environment=environment, no_aslr=True).faults) for _ in range(5)}
     unrecorded = set()
     for _ in range(5):
