@@ -30,7 +30,8 @@ exit codes:
   1  done, but a count was not (aslr), or the idle rise was above 0 (run, certificate)
   2  bad arguments
   3  the system refused (one line says what)
-"record" passes on the command's own exit status (128 and more: ended by a signal), except for
+"record" and "trace" pass on the command's own exit status (128 and more: ended by a signal), except for
+  1    trace --check: not every fault is accounted for
   125  the recorder failed or lost records
   126  the command cannot be executed
   127  there is no such command
@@ -54,6 +55,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return int(text)
+
+
+def ring_kib(text: str) -> int:
+    """A ring's size in KiB: a power of two, at least a page."""
+    size_kib = positive(text)
+    if size_kib & (size_kib - 1) or size_kib << 10 < os.sysconf("SC_PAGE_SIZE"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of a ring: a power of two, at least a page")
+    return size_kib
 
 
 def say(document: object, arguments: argparse.Namespace, to_text: Callable[[], str]) -> None:
@@ -142,6 +151,30 @@ def record_command(arguments: argparse.Namespace) -> int:
     return made.exit_status if made.exit_status >= 0 else 128 - made.exit_status
 
 
+def trace_command(arguments: argparse.Namespace) -> int:
+    from faultprobe import document, tracing
+    from faultprobe.ledger import words
+
+    ring_bytes = None if arguments.ring_kib is None else arguments.ring_kib << 10
+    try:
+        made = tracing.trace_in_foreground(arguments.program, arguments.no_aslr, ring_bytes)
+    except FileNotFoundError as error:
+        return fail(error, EXIT_NOT_FOUND)
+    except OSError as error:
+        is_refusal = error.errno in (errno.EACCES, errno.ENOEXEC, errno.EPERM) and error.filename is not None
+        return fail(error, EXIT_CANNOT_EXECUTE if is_refusal else EXIT_RECORDER_FAILED)
+    ledger = made.ledger(arguments.faults)
+    if arguments.json is not None:
+        document.write(ledger, arguments.json)
+    else:
+        print(words.ledger(ledger), file=sys.stderr)
+    if not ledger["verdict"]["valid"]:
+        return EXIT_RECORDER_FAILED
+    if arguments.check and not ledger["verdict"]["balanced"]:
+        return EXIT_NOT_AS_PREDICTED
+    return made.exit_status if made.exit_status >= 0 else 128 - made.exit_status
+
+
 def aslr_command(arguments: argparse.Namespace) -> int:
     from faultprobe import aslr, text
 
@@ -208,13 +241,18 @@ def parser() -> argparse.ArgumentParser:
     record = command("record", record_command, "Every page fault of a program, its threads and children.")
     record.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
     record.add_argument("--user-only", action="store_true", help="leave out faults taken in kernel mode")
-    aslr = command(
-        "aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified."
+    trace = command("trace", trace_command, "Every page fault of a program accounted for: where, who, why.")
+    trace.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
+    trace.add_argument(
+        "--ring-kib", type=ring_kib, metavar="N", help="size of each processor's ring: a power of two"
     )
+    trace.add_argument("--check", action="store_true", help="exit code 1 unless every fault is accounted for")
+    trace.add_argument("--faults", action="store_true", help="a line for each single fault in the JSON")
+    aslr = command("aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified.")
     aslr.add_argument(
         "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
     )
-    for one in (record, aslr):
+    for one in (record, trace, aslr):
         one.add_argument("program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT...]")
     return top
 
@@ -223,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A refusal of the system is one line on standard error."""
     top = parser()
     arguments = top.parse_args(argv)
-    if arguments.command in ("record", "aslr"):
+    if arguments.command in ("record", "trace", "aslr"):
         if arguments.program[:1] == ["--"]:
             del arguments.program[0]
         if not arguments.program:
@@ -231,5 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         function: Callable[[argparse.Namespace], int] = arguments.function
         return function(arguments)
+    except BrokenPipeError:
+        # Whoever reads has enough; Python must not find that out again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_REFUSED
     except OSError as error:
         return fail(error, EXIT_REFUSED)

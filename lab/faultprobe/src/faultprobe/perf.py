@@ -15,6 +15,7 @@ matching trailer on every other record.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 import sys
@@ -39,6 +40,7 @@ LOST = struct.Struct("=QQ")  # id, number
 UNPRIVILEGED_RING_BYTES = 512 << 10
 LARGEST_RING_BYTES = 4 << 20
 ALL_RINGS_BYTES = 32 << 20
+DETAIL_TEST_RING_BYTES = 256 << 10
 
 
 class Fault(NamedTuple):
@@ -138,6 +140,22 @@ def online_cpus() -> list[int]:
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
     return cpus
+
+
+def detail_works() -> bool:
+    """Whether a record can say what its address led to: takes the permission to record the kernel and a
+    processor whose page tables the kernel walks without locks (not 32-bit arm without LPAE)."""
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        with Recorder(
+            os.getpid(), from_exec=False, detail=True, ring_bytes=DETAIL_TEST_RING_BYTES
+        ) as recorder:
+            page[0] = 1
+            return any(isinstance(each, Fault) and each.physical for each in recorder.events())
+    except OSError:
+        return False
+    finally:
+        page.close()
 
 
 class Recorder:

@@ -1,0 +1,324 @@
+"""From a journal to an account: every fault with its place, its code and its cause, and what balances.
+
+Walks the journal and the kernel's records together in order of time, so that each fault is judged by the
+mappings and the pages as they were at that moment.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from faultprobe import procfs
+from faultprobe.ledger import calls, causes
+from faultprobe.ledger.journal import Born, Call, Ended, Entry, Executed, Journal, MapsRead, StackSeen
+from faultprobe.ledger.pagemap import Snapshot
+from faultprobe.ledger.pages import Finding, Pages
+from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
+from faultprobe.ledger.space import PAGE, Space
+from faultprobe.perf import Event, Fault, Forked, Named
+
+DEFAULT_WINDOW_BYTES = 64 << 10
+
+
+class Untrapped(NamedTuple):
+    """Faults that reached the counters without a record: the kernel took them inside a system call."""
+
+    pid: int
+    tid: int
+    call: str
+    instruction: Code
+    address: int
+    length: int
+    faults: int
+    is_exec: bool
+    time_ns: int
+
+
+class Process(NamedTuple):
+    """One process's balance: what its counters rose by, and what of it has a record or a system call."""
+
+    pid: int
+    parent_pid: int
+    path: str
+    inherited: int
+    rise_minor: int
+    rise_major: int
+    recorded: int
+    untrapped: int
+    has_ended: bool
+    status: int
+
+    @property
+    def residual(self) -> int:
+        return self.rise_minor + self.rise_major - self.recorded - self.untrapped
+
+
+class Image(NamedTuple):
+    """One exec: when it began and ended, and what was executed by which loader."""
+
+    pid: int
+    space: int
+    path: str
+    loader: str
+    entered_ns: int
+    time_ns: int
+    is_secure: bool
+
+
+@dataclass
+class Account:
+    """All that is known about one followed program."""
+
+    findings: list[Finding] = field(default_factory=list)
+    untrapped: list[Untrapped] = field(default_factory=list)
+    processes: list[Process] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+    program_calls: list[tuple[int, int, str]] = field(default_factory=list)
+    unexplained_pages: int = 0
+    map_disagreements: int = 0
+
+
+def account_of(journal: Journal) -> Account:
+    """The account of a journal."""
+    return _Walk(journal).run()
+
+
+class _Walk:
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.account = Account()
+        self.symbolizer = Symbolizer()
+        self.pmd_pages = (
+            procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or (2 << 20)
+        ) // PAGE
+        window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
+        self.window_pages = max(1, window // PAGE)
+        self.pages: dict[int, Pages] = {0: self._new_pages(0)}
+        self.space_of: dict[int, int] = {journal.pid: 0}
+        self.parents: dict[int, int] = {journal.pid: 0}
+        self.loaders: dict[int, str] = {}
+        self.thread_stacks: set[tuple[int, int]] = set()
+        self.births: dict[int, deque[Born]] = defaultdict(deque)
+        self.execs: dict[int, deque[Executed]] = defaultdict(deque)
+        self.record_times: dict[int, list[int]] = defaultdict(list)
+        self.calls: list[Call] = []
+        self.ends: list[Ended] = []
+
+    def run(self) -> Account:
+        for entry in self.journal.entries:
+            if isinstance(entry, Born):
+                self.births[entry.pid].append(entry)
+            elif isinstance(entry, Executed):
+                self.execs[entry.pid].append(entry)
+        steps: list[Entry | Event] = [*self.journal.events, *self.journal.entries]
+        for step in sorted(steps, key=_applies_ns):
+            self._step(step)
+        self._name_thread_stacks()
+        self._balance()
+        self.account.unexplained_pages = sum(each.unexplained for each in self.pages.values())
+        return self.account
+
+    def _step(self, step: Entry | Event) -> None:
+        if isinstance(step, Fault):
+            self._fault(step)
+        elif isinstance(step, Forked):
+            if step.pid != step.parent_pid:
+                self._forked(step.pid)
+        elif isinstance(step, Named):
+            if step.by_exec and step.pid == step.tid and self.execs[step.pid]:
+                self._executing(self.execs[step.pid].popleft())
+        elif isinstance(step, Call):
+            self._call(step)
+        elif isinstance(step, Snapshot):
+            self.pages[step.space].look(step)
+        elif isinstance(step, StackSeen):
+            piece = self.pages[step.space].space.find(step.pointer)
+            if piece is not None:
+                self.thread_stacks.add((step.space, piece.birth))
+        elif isinstance(step, MapsRead):
+            space = self.pages[step.space].space
+            if step.is_check:
+                self.account.map_disagreements += space.disagreements(step.mappings)
+            else:
+                space.load(step.mappings)
+        elif isinstance(step, Born):
+            self._forked(step.pid)
+        elif isinstance(step, Executed):
+            if step in self.execs[step.pid]:
+                # The record of the new name was lost: the stop at the end of exec is late but certain.
+                self.execs[step.pid].remove(step)
+                self._executing(step)
+        elif isinstance(step, Ended):
+            self.ends.append(step)
+
+    # Processes and images
+
+    def _forked(self, pid: int) -> None:
+        if not self.births[pid]:
+            return
+        born = self.births[pid].popleft()
+        self.parents[pid] = born.parent_pid
+        parent = self.pages[self.space_of.get(born.parent_pid, 0)]
+        if born.is_copy:
+            self.pages[born.space] = parent.fork(born.space)
+            self.loaders[born.space] = self.loaders.get(parent.number, "")
+            self.thread_stacks |= {
+                (born.space, birth) for space, birth in self.thread_stacks if space == parent.number
+            }
+        self.space_of[pid] = born.space
+
+    def _executing(self, executed: Executed) -> None:
+        pages = self._new_pages(executed.space)
+        pages.space.load(executed.mappings)
+        pages.space.program_break = executed.program_break
+        self.pages[executed.space] = pages
+        self.space_of[executed.pid] = executed.space
+        files = {each.path for each in pages.space if each.is_file}
+        loader = next(iter(files - {executed.path}), "")
+        self.loaders[executed.space] = loader
+        self.account.images.append(
+            Image(
+                executed.pid,
+                executed.space,
+                executed.path,
+                loader,
+                executed.entered_ns,
+                executed.time_ns,
+                executed.is_secure,
+            )
+        )
+        stack = next((each for each in pages.space if each.grows_down), None)
+        if stack is not None:
+            # What the snapshot at the end of exec shows there without a record are the arguments' pages.
+            pages.populating = (stack.start, stack.end)
+
+    def _new_pages(self, number: int) -> Pages:
+        return Pages(number, Space(), self.journal.has_detail, self.pmd_pages, self.window_pages)
+
+    # Faults and calls
+
+    def _fault(self, fault: Fault) -> None:
+        self.record_times[fault.tid].append(fault.time_ns)
+        number = self.space_of.get(fault.pid)
+        pages = self.pages[number] if number is not None else self.pages[0]
+        space = pages.space
+        piece = space.find(fault.address)
+        is_growth = False
+        if piece is None:
+            piece = space.grow(fault.address)
+            is_growth = piece is not None
+        place = Place(UNKNOWN, "") if piece is None else place_of(space, piece, fault.address)
+        code = self.symbolizer.code_of(space, fault.instruction, fault.in_kernel)
+        finding = Finding(fault, pages.number, piece, place, code)
+        finding.is_growth = is_growth
+        loader = self.loaders.get(pages.number, "")
+        if place.kind in (DATA, BSS) and loader and code.object == loader and place.object != loader:
+            finding.is_relocation = True
+        pages.take(finding)
+        self.account.findings.append(finding)
+
+    def _call(self, call: Call) -> None:
+        self.calls.append(call)
+        pages = self.pages[call.space]
+        if call.name in calls.CHANGING:
+            pages.space.apply(call)
+        if call.counts_left != call.counts_entered:
+            pages.populating = calls.range_populated(call.name, call.args, call.result)
+            code = self.symbolizer.code_of(pages.space, call.instruction, False)
+            faults = self._without_record(
+                call.tid, call.entered_ns, call.time_ns, call.counts_left - call.counts_entered
+            )
+            if faults:
+                extent = pages.populating or (0, 0)
+                self.account.untrapped.append(
+                    Untrapped(
+                        call.pid,
+                        call.tid,
+                        call.name,
+                        code,
+                        extent[0],
+                        extent[1] - extent[0],
+                        faults,
+                        False,
+                        call.time_ns,
+                    )
+                )
+            else:
+                pages.populating = None
+
+    def _without_record(self, tid: int, start: int, end: int, rise: int) -> int:
+        times = self.record_times[tid]
+        return rise - (bisect_right(times, end) - bisect_left(times, start))
+
+    # The end
+
+    def _name_thread_stacks(self) -> None:
+        for finding in self.account.findings:
+            piece = finding.piece
+            if piece is not None and (finding.address_space, piece.birth) in self.thread_stacks:
+                finding.place = Place(THREAD_STACK, "")
+
+    def _balance(self) -> None:
+        for image in self.account.images:
+            self._untrapped_of_exec(image)
+        recorded: dict[int, int] = defaultdict(int)
+        untrapped: dict[int, int] = defaultdict(int)
+        for finding in self.account.findings:
+            recorded[finding.fault.pid] += 1
+        for each in self.account.untrapped:
+            untrapped[each.pid] += each.faults
+        paths = {image.pid: image.path for image in self.account.images}
+        ended = {end.pid: end for end in self.ends}
+        for pid in sorted({*self.parents, *ended, *recorded}):
+            end: Ended | None = ended.get(pid)
+            is_root = pid == self.journal.pid
+            brought = (self.journal.inherited_minor, self.journal.inherited_major) if is_root else (0, 0)
+            parent = self.parents.get(pid, 0)
+            self.account.processes.append(
+                Process(
+                    pid,
+                    parent,
+                    paths.get(pid, paths.get(parent, "")),
+                    sum(brought),
+                    end.minor - brought[0] if end else 0,
+                    end.major - brought[1] if end else 0,
+                    recorded[pid],
+                    untrapped[pid],
+                    end is not None,
+                    end.status if end else 0,
+                )
+            )
+
+    def _untrapped_of_exec(self, image: Image) -> None:
+        executed = next(e for e in self.journal.entries if isinstance(e, Executed) and e.space == image.space)
+        rise = executed.counts - executed.counts_entered
+        faults = self._without_record(image.pid, image.entered_ns, image.time_ns, rise)
+        if faults:
+            stack = next((each for each in executed.mappings if each.path == "[stack]"), None)
+            extent = (stack.start, stack.end) if stack else (0, 0)
+            self.account.untrapped.append(
+                Untrapped(
+                    image.pid,
+                    image.pid,
+                    "execve",
+                    Code(image.path, ""),
+                    extent[0],
+                    extent[1] - extent[0],
+                    faults,
+                    True,
+                    image.time_ns,
+                )
+            )
+
+
+def _applies_ns(step: Entry | Event) -> int:
+    # What munmap frees may be mapped by another thread before the caller is seen to return.
+    if isinstance(step, Call) and step.name == "munmap":
+        return step.entered_ns
+    return step.time_ns
+
+
+__all__ = ["Account", "Finding", "Process", "Untrapped", "account_of", "causes"]

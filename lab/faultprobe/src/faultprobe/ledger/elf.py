@@ -1,0 +1,172 @@
+"""What an ELF file says about its own image: segments, RELRO, the interpreter, symbols.
+
+Only as much as naming an address takes. Layout: elf(5); both classes and both byte orders, because a lab
+for many machines may also look at files from another one.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from bisect import bisect_right
+from pathlib import Path
+from typing import NamedTuple
+
+PT_LOAD, PT_INTERP, PT_GNU_RELRO = 1, 3, 0x6474E552
+SHT_SYMTAB, SHT_DYNSYM = 2, 11
+STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC = 0, 2, 10
+PF_X, PF_W = 1, 2
+SHN_UNDEF, ET_DYN = 0, 3
+
+
+class Segment(NamedTuple):
+    """One program header; `address` is the file's own, before it is loaded somewhere."""
+
+    kind: int
+    flags: int
+    offset: int
+    address: int
+    file_size: int
+    memory_size: int
+
+
+class Symbol(NamedTuple):
+    address: int
+    size: int
+    name: str
+
+
+class Elf:
+    """One ELF file. Raises NotElf for anything else."""
+
+    def __init__(self, data: bytes) -> None:
+        if data[:4] != b"\x7fELF" or len(data) < 52 or data[4] not in (1, 2) or data[5] not in (1, 2):
+            raise NotElf
+        self._data = data
+        self.is_64 = data[4] == 2
+        self._order = "<" if data[5] == 1 else ">"
+        word = "Q" if self.is_64 else "I"
+        header = struct.unpack_from(f"{self._order}HHI{word}{word}{word}IHHHHHH", data, 16)
+        self.is_position_independent = header[0] == ET_DYN
+        self.entry: int = header[3]
+        self._sections = (header[5], header[10], header[11])
+        self.segments = [self._segment(header[4] + at * header[8]) for at in range(header[9])]
+        self.loads = [each for each in self.segments if each.kind == PT_LOAD]
+        self.relro = next((each for each in self.segments if each.kind == PT_GNU_RELRO), None)
+
+    def _segment(self, at: int) -> Segment:
+        try:
+            if self.is_64:
+                kind, flags, offset, address, _, file_size, memory_size = struct.unpack_from(
+                    f"{self._order}IIQQQQQ", self._data, at
+                )
+            else:
+                kind, offset, address, _, file_size, memory_size, flags = struct.unpack_from(
+                    f"{self._order}IIIIIII", self._data, at
+                )
+        except struct.error as error:
+            raise NotElf from error
+        return Segment(kind, flags, offset, address, file_size, memory_size)
+
+    @property
+    def interpreter(self) -> str | None:
+        """The dynamic loader the file asks for, None when it is static (or is the loader)."""
+        for each in self.segments:
+            if each.kind == PT_INTERP:
+                text = self._data[each.offset : each.offset + each.file_size]
+                return text.rstrip(b"\0").decode(errors="replace")
+        return None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and one past the last address of the image, before it is loaded somewhere."""
+        if not self.loads:
+            return 0, 0
+        return self.loads[0].address, max(each.address + each.memory_size for each in self.loads)
+
+    def address_of(self, offset: int) -> int | None:
+        """The image's address of a byte of the file; None when no segment loads it."""
+        for each in self.loads:
+            if each.offset <= offset < each.offset + each.file_size:
+                return each.address + offset - each.offset
+        return None
+
+    @functools.cached_property
+    def symbols(self) -> list[Symbol]:
+        """Functions by address, from .symtab and .dynsym."""
+        found: dict[int, Symbol] = {}
+        for kind in (SHT_DYNSYM, SHT_SYMTAB):
+            for symbol in self._symbols_of(kind):
+                old = found.get(symbol.address)
+                # Of several names at one address: the one with a size, then the shortest, then by alphabet.
+                if old is None or _rank(symbol) < _rank(old):
+                    found[symbol.address] = symbol
+        return [found[address] for address in sorted(found)]
+
+    @functools.cached_property
+    def _addresses(self) -> list[int]:
+        return [each.address for each in self.symbols]
+
+    def symbol_at(self, address: int) -> str | None:
+        """The function that holds an address of the image, None when no symbol covers it."""
+        at = bisect_right(self._addresses, address) - 1
+        # A local label inside a function must not hide it: look at a few before.
+        for symbol in reversed(self.symbols[max(0, at - 8) : at + 1]):
+            if symbol.address <= address < symbol.address + symbol.size:
+                return symbol.name
+        if at >= 0 and self.symbols[at].size == 0 and address == self.symbols[at].address:
+            return self.symbols[at].name
+        return None
+
+    def address_of_symbol(self, name: str) -> Symbol | None:
+        """The function of that name."""
+        return next((each for each in self.symbols if each.name == name), None)
+
+    def _symbols_of(self, kind: int) -> list[Symbol]:
+        order, data = self._order, self._data
+        start, entry_size, count = self._sections
+        layout = f"{order}IIQQQQIIQQ" if self.is_64 else f"{order}IIIIIIIIII"
+        symbol_layout = struct.Struct(f"{order}IBBHQQ" if self.is_64 else f"{order}IIIBBH")
+        symbols = []
+        try:
+            headers = [struct.unpack_from(layout, data, start + at * entry_size) for at in range(count)]
+            for header in headers:
+                if header[1] != kind:
+                    continue
+                offset, size, strings = header[4], header[5], headers[header[6]][4]
+                for entry in symbol_layout.iter_unpack(data[offset : offset + size]):
+                    if self.is_64:
+                        name_at, info, _, section, value, length = entry
+                    else:
+                        name_at, value, length, info, _, section = entry
+                    if section == SHN_UNDEF or info & 15 not in (STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE):
+                        continue
+                    at = strings + name_at
+                    name = data[at : data.index(0, at)].decode(errors="replace")
+                    # "$x" and the like mark code and data for disassemblers (arm, riscv), not functions.
+                    if name and not name.startswith("$"):
+                        symbols.append(Symbol(value, length, name))
+        except (struct.error, IndexError, ValueError):
+            # A damaged section table: the image still runs, only names are missing.
+            return symbols
+        return symbols
+
+
+class NotElf(ValueError):
+    """The file is no ELF file, or a damaged one."""
+
+
+def _rank(symbol: Symbol) -> tuple[bool, int, str]:
+    return symbol.size == 0, len(symbol.name), symbol.name
+
+
+@functools.lru_cache(maxsize=256)
+def read(path: str) -> Elf | None:
+    """The ELF file at `path`; None when it cannot be read or is something else."""
+    try:
+        with Path(path).open("rb") as stream:
+            if stream.read(4) != b"\x7fELF":
+                return None
+            return Elf(b"\x7fELF" + stream.read())
+    except (OSError, NotElf):
+        return None

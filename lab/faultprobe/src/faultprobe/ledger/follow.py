@@ -1,0 +1,421 @@
+"""Following a program by ptrace: at which system call its address space changed, and what it held before.
+
+The kernel's fault records say where and when. What a fault *meant* depends on the mapping at that moment
+and on the state of the page, both of which system calls take away; so each thread is stopped at the entry
+and at the exit of its calls, and what is about to go is read first. A stop costs the program time, never
+a fault: nothing here reads its memory (a page read through ptrace would be faulted in).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faultprobe import _native, procfs
+from faultprobe.ledger import calls, pagemap
+from faultprobe.ledger.journal import Born, Call, Ended, Executed, Journal, MapsRead, StackSeen
+from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
+from faultprobe.perf import Fault, Recorder
+
+PTRACE_CONT, PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_LISTEN = 7, 24, 0x4206, 0x4208
+OPTION_SYSGOOD, OPTION_FORK, OPTION_VFORK, OPTION_CLONE = 1, 2, 4, 8
+OPTION_EXEC, OPTION_EXIT, OPTION_KILL = 16, 64, 1 << 20
+# Should the tracer be killed, the program must not stay behind stopped in the middle of a call.
+OPTIONS = OPTION_SYSGOOD | OPTION_FORK | OPTION_VFORK | OPTION_CLONE | OPTION_EXEC | OPTION_EXIT | OPTION_KILL
+EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_EXIT, EVENT_STOP = 1, 2, 3, 4, 6, 128
+SYSTEM_CALL_STOP = signal.SIGTRAP | 0x80
+WALL, WNOTHREAD = 0x40000000, 0x20000000
+STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+AT_SECURE = 23
+# Fields of /proc/PID/stat after the name: minflt is the 10th of all, majflt the 12th, start_brk the 47th.
+STAT_MINOR, STAT_MAJOR, STAT_START_BREAK = 10 - 3, 12 - 3, 47 - 3
+DRAIN_MILLISECONDS = 10
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Space:
+    """An address space as the follower sees it: which chunks were touched, and since the last look."""
+
+    number: int
+    touched: set[int] = field(default_factory=set)
+    unread: set[int] = field(default_factory=set)
+    program_break: int = 0
+
+
+@dataclass
+class Thread:
+    """A followed thread and, while it is inside one, its system call."""
+
+    tid: int
+    pid: int
+    space: Space
+    stat: int
+    is_leaving: bool = False
+    is_copy: bool = False
+    stack_seen: bool = False
+    number: int = -1
+    args: tuple[int, ...] = ()
+    instruction: int = 0
+    entered_ns: int = 0
+    counts_entered: int = 0
+
+
+class Follower:
+    """Follows one process, its threads and its children until the last of them is gone.
+
+    Everything happens in the thread that calls `follow`: ptrace belongs to a thread. Children of that
+    thread that are not followed must not end meanwhile: they would be reaped.
+    """
+
+    def __init__(self, journal: Journal, recorder: Recorder) -> None:
+        self.journal = journal
+        self.exit_status: int | None = None
+        self._recorder = recorder
+        self._threads: dict[int, Thread] = {}
+        self._early: dict[int, int] = {}
+        self._unplaced: dict[int, set[int]] = {}
+        self._spaces = 0
+        self._names = _native.system_calls()
+
+    def attach(self) -> None:
+        """Takes hold of the process, which goes on waiting for its exec. Raises OSError when refused."""
+        _native.ptrace_request(PTRACE_SEIZE, self.journal.pid, OPTIONS)
+        self._add(self.journal.pid, self.journal.pid, self._new_space())
+
+    def follow(self) -> None:
+        """Runs until nothing that was followed is left."""
+        with _draining(self._recorder):
+            while self._threads or self._early:
+                options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | WALL | WNOTHREAD
+                try:
+                    info = os.waitid(os.P_ALL, 0, options)
+                except ChildProcessError:
+                    break
+                assert info is not None
+                if info.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+                    self._ended(info.si_pid)
+                    continue
+                os.waitpid(info.si_pid, WALL)
+                self._stopped(info.si_pid, info.si_status)
+
+    def kill(self) -> None:
+        """Ends everything that is still followed, by the ids the kernel gave."""
+        for pid in {thread.pid for thread in self._threads.values()}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    # Stops
+
+    def _stopped(self, tid: int, status: int) -> None:
+        event, number = status >> 8, status & 0xFF
+        thread = self._threads.get(tid)
+        if thread is None:
+            # A new thread or child may stop before its parent's event has told of it.
+            self._early[tid] = status
+            return
+        try:
+            if number == SYSTEM_CALL_STOP:
+                self._at_system_call(thread)
+            elif event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
+                self._born(thread, _native.ptrace_event_message(tid))
+            elif event == EVENT_EXEC:
+                thread = self._executed(thread)
+            elif event == EVENT_EXIT:
+                self._leaving(thread)
+            elif event == EVENT_STOP and thread.is_copy:
+                # Before its first instruction: fork copies no page tables of what can be faulted in again.
+                thread.is_copy = False
+                self._take_events()
+                self._snapshot(thread, set(thread.space.unread))
+            elif event == EVENT_STOP and number in STOPPING:
+                _native.ptrace_request(PTRACE_LISTEN, tid, 0)
+                return
+            deliver = number if event == 0 and number != SYSTEM_CALL_STOP else 0
+            _native.ptrace_request(PTRACE_SYSCALL, tid, deliver)
+        except ProcessLookupError:
+            # Killed while it was stopped: its end is what waitid tells next.
+            return
+
+    def _at_system_call(self, thread: Thread) -> None:
+        op, instruction, stack, number, args = _native.ptrace_system_call(thread.tid)
+        now, counts = time.monotonic_ns(), _counts(thread)
+        if thread.tid != thread.pid and not thread.stack_seen:
+            thread.stack_seen = True
+            self._write(StackSeen(now, thread.tid, thread.space.number, stack))
+        if op == 1 and isinstance(args, tuple):
+            thread.number, thread.args, thread.instruction = number, args, instruction
+            thread.entered_ns, thread.counts_entered = now, counts
+            name = self._names.get(number, "")
+            if name in calls.LOOKED_AT_FIRST:
+                self._look_before(thread, name)
+        elif op == 2 and isinstance(args, int) and thread.number >= 0:
+            self._left(thread, now, counts, args)
+            thread.number = -1
+
+    def _look_before(self, thread: Thread, name: str) -> None:
+        gone = calls.range_at_stake(name, thread.args, thread.space.program_break)
+        if gone is not None:
+            self._snapshot(thread, self._chunks_of(gone, thread.space.unread))
+
+    def _left(self, thread: Thread, now: int, counts: int, result: int) -> None:
+        name = self._names.get(thread.number, f"system call {thread.number}")
+        if name == "brk":
+            thread.space.program_break = result
+        changes = name in calls.CHANGING
+        if not changes and counts == thread.counts_entered:
+            return
+        if name in ("execve", "execveat") and result == 0:
+            return
+        path = _path_of(thread) if name in ("mmap", "mmap2") else ""
+        call = Call(
+            now, thread.pid, thread.tid, thread.space.number, name, thread.args, result, thread.entered_ns,
+            thread.counts_entered, counts, thread.instruction, path,
+        )  # fmt: skip
+        self._write(call)
+        if name in calls.TOO_RARE_TO_MODEL:
+            self._read_maps(thread, is_check=False)
+        asked = calls.range_populated(name, thread.args, result)
+        if asked is not None and counts != thread.counts_entered:
+            first, last = asked[0] // PAGE // CHUNK_PAGES, (asked[1] - 1) // PAGE // CHUNK_PAGES
+            self._snapshot(thread, set(range(first, last + 1)))
+
+    def _born(self, parent: Thread, tid: int) -> None:
+        is_thread = Path(f"/proc/{parent.pid}/task/{tid}").exists()
+        if is_thread:
+            self._add(tid, parent.pid, parent.space)
+        else:
+            shares = _shares_memory(parent.tid, tid)
+            space = parent.space if shares else self._new_space(parent.space)
+            self._add(tid, tid, space)
+            self._write(Born(time.monotonic_ns(), tid, parent.pid, space.number, not shares))
+            self._threads[tid].is_copy = not shares
+        early = self._early.pop(tid, None)
+        if early is not None:
+            self._stopped(tid, early)
+
+    def _executed(self, thread: Thread) -> Thread:
+        former = _native.ptrace_event_message(thread.tid)
+        caller = self._threads.pop(former, thread)
+        entered_ns, counts_entered = caller.entered_ns, caller.counts_entered
+        if entered_ns == 0:
+            # The first exec was entered before anything was followed.
+            counts_entered = self.journal.inherited_minor + self.journal.inherited_major
+        for each in [t for t in self._threads.values() if t.pid == thread.pid]:
+            del self._threads[each.tid]
+            _close(each)
+        pid = thread.pid
+        if caller is not thread:
+            _close(caller)
+        space = self._new_space()
+        self._add(pid, pid, space)
+        new = self._threads[pid]
+        new.stack_seen = True
+        mappings = procfs.maps(str(pid))
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        space.program_break = int(stat[STAT_START_BREAK])
+        now = time.monotonic_ns()
+        self._write(
+            Executed(
+                now,
+                pid,
+                space.number,
+                mappings,
+                space.program_break,
+                str(Path(f"/proc/{pid}/exe").readlink()),
+                _is_secure(pid),
+                entered_ns,
+                counts_entered,
+                _counts(new),
+            )
+        )
+        stack = next((each for each in mappings if each.path == "[stack]"), None)
+        chunks = set() if stack is None else self._chunks_of((stack.start, stack.end), None)
+        self._take_events()
+        self._snapshot(new, chunks | space.unread)
+        return new
+
+    def _leaving(self, thread: Thread) -> None:
+        thread.is_leaving = True
+        self._take_events()
+        self._snapshot(thread, set(thread.space.unread))
+        others = [t for t in self._threads.values() if t.space is thread.space and not t.is_leaving]
+        if not others:
+            self._read_maps(thread, is_check=True)
+        if thread.number >= 0:
+            # exit and exit_group do not return; nor does a call that a signal ended.
+            self._left_for_good(thread)
+
+    def _left_for_good(self, thread: Thread) -> None:
+        counts = _counts(thread)
+        name = self._names.get(thread.number, f"system call {thread.number}")
+        if counts != thread.counts_entered:
+            self._write(
+                Call(
+                    time.monotonic_ns(),
+                    thread.pid,
+                    thread.tid,
+                    thread.space.number,
+                    name,
+                    thread.args,
+                    0,
+                    thread.entered_ns,
+                    thread.counts_entered,
+                    counts,
+                    thread.instruction,
+                    "",
+                )
+            )
+        thread.number = -1
+
+    def _ended(self, tid: int) -> None:
+        thread = self._threads.pop(tid, None)
+        is_process = thread is None or thread.pid == tid
+        minor = major = 0
+        if is_process:
+            stat = Path(f"/proc/{tid}/stat").read_text().rpartition(")")[2].split()
+            minor, major = int(stat[STAT_MINOR]), int(stat[STAT_MAJOR])
+        _, status = os.waitpid(tid, WALL)
+        if is_process:
+            self._write(Ended(time.monotonic_ns(), tid, minor, major, status))
+        if tid == self.journal.pid:
+            self.exit_status = status
+        if thread is not None:
+            _close(thread)
+
+    # What was touched, and looking at it
+
+    def _take_events(self) -> None:
+        spaces = {thread.pid: thread.space for thread in self._threads.values()}
+        for event in self._recorder.new_events():
+            if isinstance(event, Fault):
+                chunk = event.address // PAGE // CHUNK_PAGES
+                space = spaces.get(event.pid)
+                if space is None:
+                    self._unplaced.setdefault(event.pid, set()).add(chunk)
+                else:
+                    space.touched.add(chunk)
+                    space.unread.add(chunk)
+
+    def _chunks_of(self, extent: tuple[int, int], among: set[int] | None) -> set[int]:
+        """The chunks of a range of addresses; `among` the touched ones, after asking the rings."""
+        first, last = extent[0] // PAGE // CHUNK_PAGES, (extent[1] - 1) // PAGE // CHUNK_PAGES
+        if among is None:
+            return set(range(first, last + 1))
+        self._take_events()
+        if last - first < len(among):
+            return {chunk for chunk in range(first, last + 1) if chunk in among}
+        return {chunk for chunk in among if first <= chunk <= last}
+
+    def _snapshot(self, thread: Thread, chunks: set[int]) -> None:
+        if not chunks:
+            return
+        entries = pagemap.read(thread.tid, chunks)
+        thread.space.touched |= chunks
+        thread.space.unread -= chunks
+        self._write(Snapshot(time.monotonic_ns(), thread.space.number, frozenset(chunks), entries))
+
+    def _read_maps(self, thread: Thread, is_check: bool) -> None:
+        mappings = procfs.maps(str(thread.tid))
+        self._write(MapsRead(time.monotonic_ns(), thread.space.number, mappings, is_check))
+
+    # Bookkeeping
+
+    def _write(self, entry: Call | Born | Executed | StackSeen | MapsRead | Ended | Snapshot) -> None:
+        self.journal.entries.append(entry)
+
+    def _new_space(self, copied: Space | None = None) -> Space:
+        space = Space(self._spaces)
+        self._spaces += 1
+        if copied is not None:
+            self._take_events()
+            space.touched = set(copied.touched)
+            space.unread = set(copied.touched)
+            space.program_break = copied.program_break
+        return space
+
+    def _add(self, tid: int, pid: int, space: Space) -> None:
+        stat = os.open(f"/proc/{pid}/task/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        self._threads[tid] = Thread(tid, pid, space, stat)
+        chunks = self._unplaced.pop(tid, set())
+        space.touched |= chunks
+        space.unread |= chunks
+
+
+class _draining:
+    """Empties the rings in a thread of its own while the block runs: the follower may wait for long."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._drain, name="faultprobe-drain", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _drain(self) -> None:
+        poller = select.poll()
+        for descriptor in self._recorder.descriptors:
+            poller.register(descriptor, select.POLLIN)
+        while not self._done.is_set():
+            ready = poller.poll(DRAIN_MILLISECONDS)
+            self._recorder.drain()
+            for descriptor, happened in ready:
+                # The first process has ended: its events no longer wake anybody, the time-out does.
+                if not happened & select.POLLIN:
+                    poller.unregister(descriptor)
+
+
+def _counts(thread: Thread) -> int:
+    """Minor and major faults of a stopped thread."""
+    fields = os.pread(thread.stat, 4096, 0).rpartition(b")")[2].split()
+    return int(fields[STAT_MINOR]) + int(fields[STAT_MAJOR])
+
+
+def _close(thread: Thread) -> None:
+    os.close(thread.stat)
+
+
+def _path_of(thread: Thread) -> str:
+    """The file an mmap maps, as /proc/PID/maps would tell it; empty for anonymous memory."""
+    flags, descriptor = thread.args[3], thread.args[4]
+    if flags & calls.MAP_ANONYMOUS:
+        return "/dev/zero (deleted)" if flags & calls.MAP_SHARED else ""
+    try:
+        return str(Path(f"/proc/{thread.tid}/fd/{descriptor & 0xFFFFFFFF}").readlink())
+    except OSError:
+        return ""
+
+
+def _shares_memory(parent: int, child: int) -> bool:
+    try:
+        return _native.same_memory(parent, child)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            # No kcmp in this kernel: two spaces with one and the same content are one when vfork made them.
+            return Path(f"/proc/{parent}/maps").read_text() == Path(f"/proc/{child}/maps").read_text()
+        raise
+
+
+def _is_secure(pid: int) -> bool:
+    """Whether exec changed whose program this is (AT_SECURE), which takes it out of perf's sight."""
+    data = Path(f"/proc/{pid}/auxv").read_bytes()
+    word = 8 if sys.maxsize > 2**32 else 4
+    for at in range(0, len(data) - 2 * word + 1, 2 * word):
+        key = int.from_bytes(data[at : at + word], sys.byteorder)
+        if key == AT_SECURE:
+            return bool(int.from_bytes(data[at + word : at + 2 * word], sys.byteorder))
+    return False

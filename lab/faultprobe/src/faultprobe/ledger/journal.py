@@ -1,0 +1,107 @@
+"""What a follower writes down: one entry for everything that decides what a fault means.
+
+The journal is complete before anything is concluded from it. Times are CLOCK_MONOTONIC nanoseconds, the
+clock of perf's records; `space` is a number that names one address space, whoever runs in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+from faultprobe.ledger.pagemap import Snapshot
+from faultprobe.perf import Event
+from faultprobe.procfs import Mapping
+
+
+class Call(NamedTuple):
+    """A system call that changed an address space, or during which the counters rose by themselves.
+
+    `counts` are minor + major faults of the thread. `path` is the file of an mmap.
+    """
+
+    time_ns: int
+    pid: int
+    tid: int
+    space: int
+    name: str
+    args: tuple[int, ...]
+    result: int
+    entered_ns: int
+    counts_entered: int
+    counts_left: int
+    instruction: int
+    path: str
+
+
+class Born(NamedTuple):
+    """A new process and its address space; it is a copy of the parent's unless the two are one."""
+
+    time_ns: int
+    pid: int
+    parent_pid: int
+    space: int
+    is_copy: bool
+
+
+class Executed(NamedTuple):
+    """A new image in a new address space, as exec left it. `counts` are the thread's, at the stop."""
+
+    time_ns: int
+    pid: int
+    space: int
+    mappings: list[Mapping]
+    program_break: int
+    path: str
+    is_secure: bool
+    entered_ns: int
+    counts_entered: int
+    counts: int
+
+
+class StackSeen(NamedTuple):
+    """The stack pointer of a thread that is not its process's first."""
+
+    time_ns: int
+    tid: int
+    space: int
+    pointer: int
+
+
+class MapsRead(NamedTuple):
+    """The whole of /proc/PID/maps: after a call too rare to model, or at the end (`is_check`)."""
+
+    time_ns: int
+    space: int
+    mappings: list[Mapping]
+    is_check: bool
+
+
+class Ended(NamedTuple):
+    """The end of a process: its counters (all threads), and the wait status of its first thread."""
+
+    time_ns: int
+    pid: int
+    minor: int
+    major: int
+    status: int
+
+
+Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Snapshot]
+
+
+@dataclass
+class Journal:
+    """One followed program."""
+
+    argv: list[str]
+    path: str
+    pid: int
+    inherited_minor: int = 0
+    inherited_major: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    counted: int = 0
+    lost: int = 0
+    ring_bytes: int = 0
+    has_detail: bool = False

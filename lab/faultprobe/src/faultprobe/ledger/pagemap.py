@@ -1,0 +1,61 @@
+"""The state of single pages, from /proc/PID/pagemap.
+
+Layout of an entry: Documentation/admin-guide/mm/pagemap.rst. The frame number is 0 for whoever lacks
+CAP_SYS_ADMIN; everything else is told to all who may see the process.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+ENTRY_BYTES = 8
+# One page of entries: what one page table maps on most machines, and a cheap single read.
+CHUNK_PAGES = 512
+PRESENT, SWAPPED, FILE_OR_SHARED, EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 56
+FRAME = (1 << 55) - 1
+
+
+class Snapshot(NamedTuple):
+    """What a few chunks of an address space held at one time: page number -> entry, absent ones left out."""
+
+    time_ns: int
+    space: int
+    chunks: frozenset[int]
+    entries: dict[int, int]
+
+
+def frame(entry: int) -> int:
+    """The physical page number, 0 when it is not present or not ours to know."""
+    return entry & FRAME if entry & PRESENT else 0
+
+
+def read(pid: int, chunks: Iterable[int]) -> dict[int, int]:
+    """The entries of all present or swapped pages in the chunks. Raises OSError when pagemap is refused."""
+    entries: dict[int, int] = {}
+    descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for first, count in _runs(sorted(chunks)):
+            page = first * CHUNK_PAGES
+            data = os.pread(descriptor, count * CHUNK_PAGES * ENTRY_BYTES, page * ENTRY_BYTES)
+            values = array("Q")
+            values.frombytes(data[: len(data) // ENTRY_BYTES * ENTRY_BYTES])
+            for at, value in enumerate(values):
+                if value & (PRESENT | SWAPPED):
+                    entries[page + at] = value
+    finally:
+        os.close(descriptor)
+    return entries
+
+
+def _runs(chunks: list[int]) -> Iterator[tuple[int, int]]:
+    """Neighbouring chunks as (first, count), at most 64 in one read."""
+    at = 0
+    while at < len(chunks):
+        count = 1
+        while at + count < len(chunks) and count < 64 and chunks[at + count] == chunks[at] + count:
+            count += 1
+        yield chunks[at], count
+        at += count

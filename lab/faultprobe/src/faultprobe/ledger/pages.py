@@ -1,0 +1,385 @@
+"""What is known of each page of an address space, and what a fault on it must therefore have been.
+
+The rules follow mm/memory.c. For private memory one record leaves three questions - read or write, copied
+or not, out of what - and they are answered by the frame the address led to afterwards (perf's PHYS_ADDR:
+the zero page has none), by the frame it led to before, and by what a snapshot of pagemap shows later. A
+question that stays open when the page is destroyed leaves the less precise name.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from faultprobe.ledger import causes, pagemap
+from faultprobe.ledger.calls import PAGE
+from faultprobe.ledger.pagemap import CHUNK_PAGES
+from faultprobe.ledger.places import RELRO, Code, Place
+from faultprobe.ledger.space import Piece, Space
+from faultprobe.perf import Fault
+
+ZERO, FILE, ANONYMOUS, SHARED, KERNEL, UNSURE = "zero", "file", "anonymous", "shared", "kernel", "unsure"
+
+
+class Finding:
+    """One fault and what it was found to be. `neighbours` came along without a fault of their own."""
+
+    __slots__ = (
+        "address_space",
+        "cause",
+        "code",
+        "fault",
+        "is_growth",
+        "is_relocation",
+        "neighbours",
+        "order",
+        "piece",
+        "place",
+    )
+
+    def __init__(
+        self, fault: Fault, address_space: int, piece: Piece | None, place: Place, code: Code
+    ) -> None:
+        self.fault = fault
+        self.is_growth = False
+        self.is_relocation = place.kind == RELRO
+        self.address_space = address_space
+        self.piece = piece
+        self.place = place
+        self.code = code
+        self.cause = causes.NO_MAPPING
+        self.order = 0
+        self.neighbours = 0
+
+
+class State(NamedTuple):
+    """A page that is there. `forks` is the number of forks its space had seen when it became its own."""
+
+    backing: str
+    frame: int
+    forks: int
+    finding: Finding | None = None
+    is_populated: bool = False
+
+
+Key = tuple[int, int]
+MAPPING_CAUSES = (causes.FILE_MAP, causes.FILE_FIRST, causes.FILE_READ, causes.SHARED)
+
+
+class Pages:
+    """The pages of one address space. A copy made by fork shares the layers below with its parent."""
+
+    def __init__(
+        self, number: int, space: Space, has_detail: bool, pmd_pages: int, window_pages: int
+    ) -> None:
+        self.number = number
+        self.space = space
+        self.has_detail = has_detail
+        self.pmd_pages = pmd_pages
+        self.window_pages = window_pages
+        self.forks = 0
+        self.unexplained = 0
+        self.is_fresh_copy = False
+        self.populating: tuple[int, int] | None = None
+        self._layers: list[dict[Key, State | None]] = [{}]
+        self._open: dict[int, Key] = {}
+        self._firsts: dict[tuple[int, int], list[Finding]] = {}
+
+    def fork(self, number: int) -> Pages:
+        """The child's pages; from now on both sides' anonymous pages are shared until written."""
+        if self._layers[-1]:
+            self._layers.append({})
+        child = Pages(number, self.space.copy(), self.has_detail, self.pmd_pages, self.window_pages)
+        child._layers = [*self._layers[:-1], {}]
+        self.forks += 1
+        child.forks = self.forks
+        child.is_fresh_copy = True
+        return child
+
+    def take(self, finding: Finding) -> None:
+        """Names the cause of a fault and notes what its page is now."""
+        piece, fault = finding.piece, finding.fault
+        if piece is None:
+            return
+        page = fault.address // PAGE
+        key = piece.birth, piece.index(fault.address)
+        before = self._state(key, page)
+        frame = fault.physical // PAGE
+        if finding.place.kind in ("vdso", "vvar"):
+            finding.cause = causes.KERNEL_PAGE
+            after = State(KERNEL, frame, self.forks)
+        elif piece.is_shared or piece.is_shared_memory:
+            after = self._take_shared(finding, before, frame)
+        elif before is None:
+            after = self._take_first(finding, piece, frame)
+        else:
+            after = self._take_again(finding, before, frame)
+        self._put(key, page, after, fault.page_bytes)
+        if after.finding is not None:
+            self._open[page] = key
+        else:
+            self._open.pop(page, None)
+        if before is None:
+            self._firsts.setdefault((piece.birth, page // self.pmd_pages), []).append(finding)
+
+    # A page that was not there
+
+    def _take_first(self, finding: Finding, piece: Piece, frame: int) -> State:
+        fault = finding.fault
+        if piece.is_file:
+            finding.cause = causes.FILE_READ if fault.is_major else causes.FILE_FIRST
+            finding.order = _order(fault)
+            return State(UNSURE, frame, self.forks, finding)
+        if not self.has_detail:
+            finding.cause = causes.SWAP_IN if fault.is_major else causes.ANONYMOUS_FIRST
+            return State(UNSURE, 0, self.forks, finding)
+        finding.order = _order(fault)
+        if frame == 0:
+            finding.cause = causes.THP_ZERO if finding.order else causes.ZERO_PAGE
+            return State(ZERO, 0, self.forks)
+        finding.cause = causes.ZERO_FILL
+        if finding.order:
+            finding.cause = causes.THP if 1 << finding.order >= self.pmd_pages else causes.MTHP
+        if finding.is_growth:
+            finding.cause = causes.STACK_GROWTH
+        return State(ANONYMOUS, frame, self.forks)
+
+    def _take_shared(self, finding: Finding, before: State | None, frame: int) -> State:
+        fault = finding.fault
+        finding.order = _order(fault)
+        if before is None:
+            finding.cause = causes.FILE_READ if fault.is_major else causes.SHARED
+            return State(SHARED, frame, self.forks)
+        if fault.is_major:
+            finding.cause = causes.FILE_READ
+        elif before.frame == frame or not self.has_detail:
+            finding.cause = causes.SHARED_WRITE
+        else:
+            finding.cause = causes.SHARED
+        return State(SHARED, frame, self.forks)
+
+    # A page that was there
+
+    def _take_again(self, finding: Finding, before: State, frame: int) -> State:
+        fault = finding.fault
+        if not self.has_detail:
+            return self._take_again_blindly(finding, before)
+        is_copy = frame not in (0, before.frame)
+        if before.backing == FILE and before.frame == 0:
+            # A neighbour whose frame we may not know (no CAP_SYS_ADMIN): a snapshot will tell.
+            finding.cause = causes.FILE_AGAIN
+            return State(UNSURE, frame, self.forks, finding)
+        if before.backing == ZERO:
+            finding.order = _order(fault)
+            if frame == 0:
+                finding.cause = causes.UPGRADE
+                return before
+            finding.cause = causes.ZERO_COPY
+            return State(ANONYMOUS, frame, self.forks)
+        if before.backing in (FILE, UNSURE):
+            if is_copy:
+                if before.finding is not None:
+                    self._settle(before.finding, FILE)
+                finding.cause = _copy_of_file(finding)
+                return State(ANONYMOUS, frame, self.forks)
+            if before.backing == UNSURE and self.forks > before.forks:
+                # After a fork: a private copy taken back, or a file page that fork did not hand on.
+                finding.cause = causes.FILE_AGAIN
+                return before._replace(forks=self.forks)
+            finding.cause = causes.FILE_READ if fault.is_major else causes.UPGRADE
+            return before
+        return self._take_anonymous_again(finding, before, frame, is_copy)
+
+    def _take_anonymous_again(self, finding: Finding, before: State, frame: int, is_copy: bool) -> State:
+        was_forked = self.forks > before.forks
+        if finding.fault.is_major:
+            finding.cause = causes.SWAP_IN
+        elif before.frame == 0:
+            finding.cause = causes.ANONYMOUS_AGAIN
+        elif is_copy:
+            finding.cause = causes.FORK_COPY if was_forked else causes.ANONYMOUS_AGAIN
+        elif frame == 0:
+            finding.cause = causes.ANONYMOUS_AGAIN
+        elif before.is_populated:
+            finding.cause = causes.POPULATED_AGAIN
+        else:
+            finding.cause = causes.FORK_REUSE if was_forked else causes.UPGRADE
+        return State(ANONYMOUS, frame, self.forks)
+
+    def _take_again_blindly(self, finding: Finding, before: State) -> State:
+        """Without frames in the records: the second fault of a page is a write to what the first one read."""
+        piece = finding.piece
+        assert piece is not None
+        was_forked = self.forks > before.forks
+        if before.finding is not None and not was_forked:
+            self._settle(before.finding, FILE if piece.is_file else ZERO)
+            finding.cause = _copy_of_file(finding) if piece.is_file else causes.ZERO_COPY
+        elif before.backing == ZERO:
+            finding.cause = causes.ZERO_COPY
+        elif before.backing == FILE:
+            finding.cause = _copy_of_file(finding)
+        else:
+            finding.cause = causes.FILE_AGAIN if piece.is_file else causes.ANONYMOUS_AGAIN
+        return State(ANONYMOUS, 0, self.forks)
+
+    # Snapshots
+
+    def look(self, snapshot: pagemap.Snapshot) -> None:
+        """Settles what a snapshot decides, and accounts for pages that came without a fault of their own."""
+        for page in [each for each in self._open if each // CHUNK_PAGES in snapshot.chunks]:
+            entry = snapshot.entries.get(page)
+            if entry is not None and entry & pagemap.PRESENT:
+                self._settle_page(page, entry)
+        inherited, self.is_fresh_copy = self.is_fresh_copy, False
+        strangers = []
+        for page, entry in snapshot.entries.items():
+            piece = self.space.find(page * PAGE)
+            if piece is not None:
+                key = piece.birth, piece.index(page * PAGE)
+                if self._state(key, page) is None:
+                    strangers.append((page, entry, piece, key))
+        if inherited:
+            self._forget_what_fork_left(snapshot)
+        owners = {} if inherited else self._large_folios(strangers)
+        for page, entry, piece, key in strangers:
+            backing = FILE if entry & pagemap.FILE_OR_SHARED else ANONYMOUS
+            populated = self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
+            if not inherited and not populated:
+                owner = owners.get(page)
+                if owner is None and backing == FILE:
+                    owner = self._whose_window(piece, page)
+                if owner is not None:
+                    owner.neighbours += 1
+                else:
+                    self.unexplained += 1
+            self._layers[-1][key] = State(backing, pagemap.frame(entry), self.forks, None, populated)
+        self.populating = None
+
+    def _settle_page(self, page: int, entry: int) -> None:
+        key = self._open.pop(page)
+        state = self._state(key, page)
+        if state is None or state.finding is None:
+            return
+        piece = state.finding.piece
+        assert piece is not None
+        backing = ANONYMOUS
+        if entry & pagemap.FILE_OR_SHARED:
+            backing = FILE
+        elif not piece.is_file and not entry & pagemap.EXCLUSIVE and self.forks == state.forks:
+            # Private memory that nobody shares and that is not exclusive: the zero page.
+            backing = ZERO
+        self._settle(state.finding, backing)
+        self._layers[-1][key] = State(backing, pagemap.frame(entry) or state.frame, state.forks)
+
+    def _settle(self, finding: Finding, backing: str) -> None:
+        """The answer to what a first fault on a private page left open: it led to `backing`."""
+        if finding.cause == causes.FILE_FIRST:
+            finding.cause = causes.FILE_MAP if backing == FILE else _copy_of_file(finding)
+        elif finding.cause == causes.FILE_AGAIN:
+            finding.cause = causes.UPGRADE if backing == FILE else _copy_of_file(finding)
+        elif finding.cause == causes.ANONYMOUS_FIRST:
+            finding.cause = causes.ZERO_PAGE if backing == ZERO else causes.ZERO_FILL
+
+    def _forget_what_fork_left(self, snapshot: pagemap.Snapshot) -> None:
+        """Fork copies no page tables of mappings it can fault in again: those pages are not there."""
+        for layer in self._layers[:-1]:
+            for (birth, index), state in layer.items():
+                if state is not None and birth > 0:
+                    self._drop_if_absent((birth, index), snapshot)
+
+    def _drop_if_absent(self, key: Key, snapshot: pagemap.Snapshot) -> None:
+        piece = self._births().get(key[0])
+        if piece is None:
+            return
+        page = piece.origin // PAGE + key[1]
+        if page // CHUNK_PAGES in snapshot.chunks and page not in snapshot.entries:
+            self._layers[-1].setdefault(key, None)
+
+    def _births(self) -> dict[int, Piece]:
+        return {each.birth: each for each in self.space.pieces}
+
+    # Whose neighbours
+
+    def _whose_window(self, piece: Piece, page: int) -> Finding | None:
+        """The first fault in the page's fault-around window that mapped a page of the same mapping."""
+        for finding in self._firsts.get((piece.birth, page // self.pmd_pages), ()):
+            if finding.cause in MAPPING_CAUSES and page in self._window(finding):
+                return finding
+        return None
+
+    def _window(self, finding: Finding) -> range:
+        """The pages do_fault_around (mm/memory.c) tries: aligned, cut at the start of the mapping first."""
+        mapping = finding.piece
+        assert mapping is not None
+        page = finding.fault.address // PAGE
+        first = max(page // self.window_pages * self.window_pages, mapping.start // PAGE)
+        table_end = (page // self.pmd_pages + 1) * self.pmd_pages
+        return range(first, min(first + self.window_pages, table_end, mapping.end // PAGE))
+
+    def _large_folios(self, strangers: list[tuple[int, int, Piece, Key]]) -> dict[int, Finding]:
+        """Which fault brought each unknown anonymous page: one naturally aligned block around it."""
+        owners: dict[int, Finding] = {}
+        there = {page: entry for page, entry, piece, _ in strangers if not piece.is_file}
+        if not there:
+            return owners
+        groups = {
+            (piece.birth, page // self.pmd_pages) for page, _, piece, _ in strangers if not piece.is_file
+        }
+        for group in groups:
+            for finding in self._firsts.get(group, ()):
+                if finding.cause not in (causes.ZERO_FILL, causes.STACK_GROWTH, causes.MTHP):
+                    continue
+                page = finding.fault.address // PAGE
+                order = finding.order
+                while 1 << (order + 1) < self.pmd_pages:
+                    first = page >> (order + 1) << (order + 1)
+                    block = range(first, first + (2 << order))
+                    if not all(each == page or each in there for each in block):
+                        break
+                    order += 1
+                if order:
+                    finding.order, finding.cause = order, causes.MTHP
+                    first = page >> order << order
+                    for each in range(first, first + (1 << order)):
+                        if each != page:
+                            owners[each] = finding
+        return owners
+
+    # The layers
+
+    def _state(self, key: Key, page: int) -> State | None:
+        huge = _huge_key(key, page, self.pmd_pages)
+        for layer in reversed(self._layers):
+            if key in layer:
+                return layer[key]
+            if huge in layer:
+                state = layer[huge]
+                assert state is not None
+                return state._replace(frame=state.frame and state.frame + page % self.pmd_pages)
+        return None
+
+    def _put(self, key: Key, page: int, state: State, page_bytes: int) -> None:
+        pages = page_bytes // PAGE
+        if pages <= 1:
+            self._layers[-1][key] = state
+        elif pages >= self.pmd_pages:
+            base = state.frame and state.frame - page % self.pmd_pages
+            self._layers[-1][_huge_key(key, page, self.pmd_pages)] = state._replace(frame=base)
+            self._layers[-1].pop(key, None)
+        else:
+            inside = page % pages
+            for at in range(pages):
+                frame = state.frame and state.frame - inside + at
+                self._layers[-1][key[0], key[1] - inside + at] = state._replace(frame=frame)
+
+
+def _order(fault: Fault) -> int:
+    return max(0, (fault.page_bytes // PAGE).bit_length() - 1)
+
+
+def _huge_key(key: Key, page: int, pmd_pages: int) -> Key:
+    """Where a page that maps a whole page table's worth is kept: births are positive."""
+    return -key[0], page // pmd_pages
+
+
+def _copy_of_file(finding: Finding) -> str:
+    return causes.RELOCATION if finding.is_relocation else causes.FILE_COPY

@@ -1,0 +1,126 @@
+"""The ledger for people: the verdict first, then the causes, the start-up bill and where it went."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from faultprobe.ledger import causes
+from faultprobe.ledger.document import BillLine, Ledger
+from faultprobe.ledger.stages import STAGES
+from faultprobe.text import table
+
+LINES_OF_BILL = 40
+LINES_OF_CODE = 12
+
+
+def ledger(made: Ledger) -> str:
+    """A whole ledger as text."""
+    totals = made["totals"]
+    parts = [
+        f"{made['path']}: {_verdict(made)}",
+        f"{totals['rise_minor']} minor + {totals['rise_major']} major faults = {totals['recorded']} recorded "
+        f"+ {totals['untrapped']} without a trap + residual {totals['residual']}; "
+        f"{totals['inherited']} more were brought along from before exec",
+        _causes(made),
+        _start_up(made),
+        _bill(made),
+        _code(made),
+    ]
+    if made["untrapped"]:
+        parts.append(_untrapped(made))
+    if len(made["processes"]) > 1:
+        parts.append(_processes(made))
+    return "\n\n".join(parts)
+
+
+def _verdict(made: Ledger) -> str:
+    verdict = made["verdict"]
+    if verdict["balanced"]:
+        return "every fault is accounted for"
+    word = "INVALID" if not verdict["valid"] else "INCOMPLETE" if not verdict["complete"] else "NOT BALANCED"
+    return f"{word}: {'; '.join(verdict['reasons'])}"
+
+
+def _causes(made: Ledger) -> str:
+    rows = [
+        (
+            line["faults"],
+            line["title"] + (f" (+{line['neighbours']} neighbours)" if line["neighbours"] else ""),
+        )
+        for line in made["causes"]
+    ]
+    return _counted(rows, "cause")
+
+
+def _start_up(made: Ledger) -> str:
+    bill = made["start_up"]
+    rows: list[tuple[int, str]] = [
+        (bill["inherited"], "brought along by the process that executed it (ru_minflt survives exec)"),
+        (
+            bill["exec"] + bill["exec_untrapped"],
+            f"exec itself ({bill['exec_untrapped']} of them argument pages, no trap)",
+        ),
+        (bill["loader"], "the dynamic loader, until the program's first instruction"),
+        (bill["program"], "the program, libc's start-up included"),
+    ]
+    return _counted(rows, "start-up bill of the first image")
+
+
+def _bill(made: Ledger) -> str:
+    lines = sorted(made["bill"], key=_bill_order)
+    rows = [
+        (line["faults"], line["stage"], PurePath(line["object"]).name or "-", line["kind"], _cause(line))
+        for line in lines[:LINES_OF_BILL]
+    ]
+    text = table([("faults", "stage", "object", "kind", "cause"), *rows])
+    hidden = sum(line["faults"] for line in lines[LINES_OF_BILL:])
+    return text + (
+        f"\n({hidden} more faults in {len(lines) - LINES_OF_BILL} lines: see --json)" if hidden else ""
+    )
+
+
+def _bill_order(line: BillLine) -> tuple[int, int]:
+    return STAGES.index(line["stage"]), -line["faults"]
+
+
+def _cause(line: BillLine) -> str:
+    text = causes.TITLES[line["cause"]]
+    if line["order"]:
+        text += f", order {line['order']}"
+    if line["neighbours"]:
+        text += f" (+{line['neighbours']} neighbours)"
+    return text
+
+
+def _code(made: Ledger) -> str:
+    rows = [
+        (
+            line["faults"],
+            f"{line['symbol'] or '?'} in {PurePath(line['object']).name or 'an unknown mapping'}",
+        )
+        for line in made["code"][:LINES_OF_CODE]
+    ]
+    return _counted(rows, "who touched")
+
+
+def _untrapped(made: Ledger) -> str:
+    rows = [
+        (
+            line["faults"],
+            f"{line['call']} of {line['length']} bytes at {line['address']:#x}, process {line['pid']}",
+        )
+        for line in made["untrapped"][:LINES_OF_CODE]
+    ]
+    return _counted(rows, "without a trap, asked for by")
+
+
+def _processes(made: Ledger) -> str:
+    rows = [
+        (line["rise_minor"] + line["rise_major"], line["residual"], line["pid"], line["path"])
+        for line in made["processes"]
+    ]
+    return table([("faults", "residual", "process", "program"), *rows])
+
+
+def _counted(rows: list[tuple[int, str]], what: str) -> str:
+    return table([("faults", what), *rows])
