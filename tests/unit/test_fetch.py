@@ -152,9 +152,9 @@ def test_a_dropped_package_is_replaced_told_recorded_and_kept(
 
 
 def test_a_replacement_that_was_dropped_as_well_is_replaced_again(locked: Archive, capsys: Capture) -> None:
+    locked.add("added", "5")
     for version in ("1.1", "1.2"):
         locked.add("app", version, depends="library, added")
-        locked.add("added", "5")
         locked.publish()
         shutil.rmtree(fetch.paths.cache() / "downloads", ignore_errors=True)
         assert fetch.building(*SET, used).read_text() == f"5 {version} 2:3.0+b1"
