@@ -35,7 +35,7 @@ def overlay(source: Path, tree: Path) -> None:
             target.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
-def _archive(tree: Path, archive: Path) -> int:
+def write_archive(tree: Path, archive: Path) -> int:
     """Pack a tree into a tar archive, sorted, owned by root; returns the bytes its files need, in blocks."""
     needed = 0
     with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
@@ -60,7 +60,7 @@ def write_disk(tree: Path, disk: Path, log: Path) -> None:
     """Make the ext4 image ``disk`` from ``tree``; raises BuildFailed, DiskFull."""
     with step("Write the ext4 image"):
         archive = disk.with_suffix(".tar")
-        needed = _archive(tree, archive)
+        needed = write_archive(tree, archive)
         blocks = -(-int(needed * 1.06 + _FREE_BYTES) // _BLOCK)
         run(
             [
