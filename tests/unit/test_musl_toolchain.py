@@ -53,6 +53,10 @@ def test_the_compiler_says_which_multiarch_it_is_for(installed: Path) -> None:
     assert answer(installed / "target-cc", "-print-multi-os-directory") == ["../lib"]
 
 
+def test_the_compiler_does_not_name_the_hosts_linker(installed: Path) -> None:
+    assert answer(installed / "target-cc", "-print-prog-name=ld") == ["target-ld"]
+
+
 @pytest.mark.parametrize("only", ["-c", "-E"])
 def test_a_file_is_compiled_by_clang_with_zigs_headers(installed: Path, only: str) -> None:
     words = answer(installed / "target-cc", only, "a.c")

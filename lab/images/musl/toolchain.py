@@ -87,10 +87,11 @@ def install(to: Target, zig: tuple[str, ...], build_python: Path, work: Path) ->
         compile_only += ["-isystem", headers]
     compile_only.append(f"-ffile-prefix-map={work}=/usr/src")
     scripts = {
-        # The two questions are CPython's and busybox's, and clang below zig does not answer them.
+        # Questions of CPython's and busybox's that the clang in zig does not answer, or answers with the host's ld.
         "target-cc": f"""case " $* " in
             " --print-multiarch ") echo {to.triple} ;;
             " -print-multi-os-directory ") echo ../lib ;;
+            " -print-prog-name=ld ") echo target-ld ;;
             *" -c "* | *" -E "*) exec {shlex.join(compile_only)} "$@" ;;
             *) exec {shlex.join(link)} "$@" ;;
             esac""",
