@@ -87,7 +87,7 @@ def install(to: Target, zig: tuple[str, ...], build_python: Path, work: Path) ->
         compile_only += ["-isystem", headers]
     compile_only.append(f"-ffile-prefix-map={work}=/usr/src")
     scripts = {
-        # Questions of CPython's and busybox's that the clang in zig does not answer, or answers with the host's ld.
+        # Questions that the clang in zig does not answer, or answers with the host's linker.
         "target-cc": f"""case " $* " in
             " --print-multiarch ") echo {to.triple} ;;
             " -print-multi-os-directory ") echo ../lib ;;
