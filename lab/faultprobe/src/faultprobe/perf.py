@@ -8,7 +8,7 @@ and ru_majflt are (mm_account_fault in mm/memory.c), unless the kernel took the 
 behalf without a trap.
 
 The record layout is that of perf_event_open(2) for the sample type in perf.c:
-IDENTIFIER | IP | TID | TIME | ADDR (and PHYS_ADDR | DATA_PAGE_SIZE when the detail is wanted), with the
+IDENTIFIER | IP | TID | TIME | ADDR (and PHYS_ADDR, DATA_PAGE_SIZE when such detail is wanted), with the
 matching trailer on every other record.
 """
 
@@ -30,7 +30,8 @@ RECORD_FORK, RECORD_SAMPLE, RECORD_LOST_SAMPLES = 7, 9, 13
 MISC_CPUMODE, MISC_KERNEL, MISC_COMM_EXEC = 0x7, 1, 1 << 13
 HEADER = struct.Struct("=IHH")  # type, misc, size
 SAMPLE = struct.Struct("=QQIIQQ")  # id, instruction pointer, pid, tid, time, address
-DETAIL = struct.Struct("=QQ")  # physical address, bytes of the page
+PHYSICAL = struct.Struct("=Q")
+PHYSICAL_AND_SIZE = struct.Struct("=QQ")  # physical address, bytes of the page
 TRAILER = struct.Struct("=IIQQ")  # pid, tid, time, id
 MMAP2 = struct.Struct("=IIQQQIIQQII")  # pid, tid, start, length, offset, major, minor, inode, generation, ...
 TASK = struct.Struct("=IIIIQ")  # pid, parent pid, tid, parent tid, time
@@ -142,14 +143,23 @@ def online_cpus() -> list[int]:
     return cpus
 
 
-def detail_works() -> bool:
-    """Whether a record can say what its address led to: takes the permission to record the kernel and a
-    processor whose page tables the kernel walks without locks (not 32-bit arm without LPAE)."""
+# How much more than its address a record says of a page.
+NO_DETAIL, FRAMES, FRAMES_AND_SIZES = 0, 1, 2
+
+
+def best_detail() -> int:
+    """The most that records can say of what their address led to, by trying it in this thread.
+
+    FRAMES takes the permission to record the kernel, and a processor whose page tables the kernel walks
+    without locks (not 32-bit arm without LPAE); the sizes of pages take Linux 5.11.
+    """
+    return next((each for each in (FRAMES_AND_SIZES, FRAMES) if _detail_works(each)), NO_DETAIL)
+
+
+def _detail_works(detail: int) -> bool:
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
-        with Recorder(
-            os.getpid(), from_exec=False, detail=True, ring_bytes=DETAIL_TEST_RING_BYTES
-        ) as recorder:
+        with Recorder(0, from_exec=False, detail=detail, ring_bytes=DETAIL_TEST_RING_BYTES) as recorder:
             page[0] = 1
             return any(isinstance(each, Fault) and each.physical for each in recorder.events())
     except OSError:
@@ -162,7 +172,7 @@ class Recorder:
     """The events and rings that follow one process, its threads and its children.
 
     With `from_exec` the process must be waiting to exec: the first record is of the new image. `detail`
-    asks for what each address led to, which takes the permission to record the kernel.
+    asks for what each address led to (see `best_detail`).
     Use as a context manager. Raises PerfRefused.
     """
 
@@ -173,13 +183,14 @@ class Recorder:
         from_exec: bool = True,
         user_only: bool = False,
         ring_bytes: int | None = None,
-        detail: bool = False,
+        detail: int = NO_DETAIL,
     ) -> None:
         self._descriptors: list[int] = []
         self._rings: list[_native.Ring] = []
         self._major_ids: set[int] = set()
         self._lost = 0
         self._detail = detail
+        self._layout = (None, PHYSICAL, PHYSICAL_AND_SIZE)[detail]
         self._undecoded: list[bytes] = []
         self._draining = threading.Lock()
         self._events: list[Event] = []
@@ -270,8 +281,8 @@ class Recorder:
             if kind == RECORD_SAMPLE:
                 event_id, ip, pid, tid, time, address = SAMPLE.unpack_from(data, body)
                 in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
-                detail = DETAIL.unpack_from(data, body + SAMPLE.size) if self._detail else (0, 0)
-                yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel, *detail)
+                more = self._layout.unpack_from(data, body + SAMPLE.size) if self._layout else ()
+                yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel, *more)
             elif kind == RECORD_MMAP2:
                 yield _mapped(data, body, at + size)
             elif kind in (RECORD_FORK, RECORD_EXIT):

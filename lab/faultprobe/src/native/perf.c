@@ -24,8 +24,8 @@ enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_S
  *
  * One record for each minor (or major) fault of `pid` and of all its later threads and children on
  * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks and exits
- * too. watermark: bytes in the ring that wake a poller. detail: the physical address behind the data
- * address and the size of its page, both as they are once the fault is served.
+ * too. watermark: bytes in the ring that wake a poller. detail: 1 for the physical address behind the
+ * data address, 2 for the size of its page as well, both as they are once the fault is served.
  */
 PyObject *perf_open(PyObject *module, PyObject *args)
 {
@@ -34,7 +34,7 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     unsigned int watermark;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "piipppIp:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
+    if (!PyArg_ParseTuple(args, "piipppIi:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
                           &sideband, &watermark, &detail))
         return NULL;
     memset(&attr, 0, sizeof attr);
@@ -44,8 +44,10 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.sample_period = 1;
     attr.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID |
                        PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR;
-    if (detail)
-        attr.sample_type |= PERF_SAMPLE_PHYS_ADDR | DATA_PAGE_SIZE;
+    if (detail >= 1)
+        attr.sample_type |= PERF_SAMPLE_PHYS_ADDR;
+    if (detail >= 2)
+        attr.sample_type |= DATA_PAGE_SIZE;
     attr.disabled = from_exec ? 1 : 0;
     attr.enable_on_exec = from_exec ? 1 : 0;
     attr.inherit = 1;

@@ -196,7 +196,7 @@ class _Walk:
             pages.populating = (stack.start, stack.end)
 
     def _new_pages(self, number: int) -> Pages:
-        return Pages(number, Space(), self.journal.has_detail, self.pmd_pages, self.window_pages)
+        return Pages(number, Space(), self.journal.detail > 0, self.pmd_pages, self.window_pages)
 
     # Faults and calls
 

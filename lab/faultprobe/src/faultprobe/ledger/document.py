@@ -134,7 +134,7 @@ class Ledger(TypedDict):
     page_size_bytes: int
     ring_bytes: int
     lost: int
-    has_detail: bool
+    detail: int
     verdict: Verdict
     totals: Totals
     start_up: StartUp
@@ -159,7 +159,7 @@ def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: 
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
         "ring_bytes": journal.ring_bytes,
         "lost": journal.lost,
-        "has_detail": journal.has_detail,
+        "detail": journal.detail,
         "verdict": _verdict(journal, account),
         "totals": _totals(account.processes),
         "start_up": _start_up(journal, account, stages),

@@ -104,4 +104,4 @@ class Journal:
     counted: int = 0
     lost: int = 0
     ring_bytes: int = 0
-    has_detail: bool = False
+    detail: int = 0

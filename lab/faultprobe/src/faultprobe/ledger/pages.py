@@ -129,6 +129,9 @@ class Pages:
             finding.cause = causes.FILE_READ if fault.is_major else causes.FILE_FIRST
             finding.order = _order(fault)
             return State(UNSURE, frame, self.forks, finding)
+        if finding.is_growth:
+            finding.cause = causes.STACK_GROWTH
+            return State(ANONYMOUS, frame, self.forks)
         if not self.has_detail:
             finding.cause = causes.SWAP_IN if fault.is_major else causes.ANONYMOUS_FIRST
             return State(UNSURE, 0, self.forks, finding)
@@ -139,8 +142,6 @@ class Pages:
         finding.cause = causes.ZERO_FILL
         if finding.order:
             finding.cause = causes.THP if 1 << finding.order >= self.pmd_pages else causes.MTHP
-        if finding.is_growth:
-            finding.cause = causes.STACK_GROWTH
         return State(ANONYMOUS, frame, self.forks)
 
     def _take_shared(self, finding: Finding, before: State | None, frame: int) -> State:
@@ -241,7 +242,7 @@ class Pages:
             self._forget_what_fork_left(snapshot)
         owners = {} if inherited else self._large_folios(strangers)
         for page, entry, piece, key in strangers:
-            backing = FILE if entry & pagemap.FILE_OR_SHARED else ANONYMOUS
+            backing = self._backing(entry, piece, self.forks)
             populated = self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
             if not inherited and not populated:
                 owner = owners.get(page)
@@ -249,6 +250,9 @@ class Pages:
                     owner = self._whose_window(piece, page)
                 if owner is not None:
                     owner.neighbours += 1
+                    if owner.cause == causes.SHARED and piece.is_file:
+                        # Only a read fault is faulted around.
+                        owner.cause = causes.FILE_MAP
                 else:
                     self.unexplained += 1
             self._layers[-1][key] = State(backing, pagemap.frame(entry), self.forks, None, populated)
@@ -261,14 +265,17 @@ class Pages:
             return
         piece = state.finding.piece
         assert piece is not None
-        backing = ANONYMOUS
-        if entry & pagemap.FILE_OR_SHARED:
-            backing = FILE
-        elif not piece.is_file and not entry & pagemap.EXCLUSIVE and self.forks == state.forks:
-            # Private memory that nobody shares and that is not exclusive: the zero page.
-            backing = ZERO
+        backing = self._backing(entry, piece, state.forks)
         self._settle(state.finding, backing)
         self._layers[-1][key] = State(backing, pagemap.frame(entry) or state.frame, state.forks)
+
+    def _backing(self, entry: int, piece: Piece, forks: int) -> str:
+        if entry & pagemap.FILE_OR_SHARED:
+            return FILE
+        if not piece.is_file and not entry & pagemap.EXCLUSIVE and self.forks == forks and self.forks == 0:
+            # Private memory that no fork has shared and that is not exclusive: the zero page.
+            return ZERO
+        return ANONYMOUS
 
     def _settle(self, finding: Finding, backing: str) -> None:
         """The answer to what a first fault on a private page left open: it led to `backing`."""
@@ -330,14 +337,15 @@ class Pages:
                     continue
                 page = finding.fault.address // PAGE
                 order = finding.order
-                while 1 << (order + 1) < self.pmd_pages:
+                while 2 << order <= self.pmd_pages:
                     first = page >> (order + 1) << (order + 1)
                     block = range(first, first + (2 << order))
                     if not all(each == page or each in there for each in block):
                         break
                     order += 1
                 if order:
-                    finding.order, finding.cause = order, causes.MTHP
+                    finding.order = order
+                    finding.cause = causes.THP if 1 << order == self.pmd_pages else causes.MTHP
                     first = page >> order << order
                     for each in range(first, first + (1 << order)):
                         if each != page:
