@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import subprocess
@@ -111,16 +110,21 @@ class Machine:
     def _end_process(self) -> None:
         """Ask QEMU to quit, then SIGTERM, then SIGKILL; it is gone afterwards, even after Ctrl-C."""
         try:
-            if self.alive():
-                with contextlib.suppress(GuestDied):
-                    self.monitor.ask("quit", within=_QUIT_WITHIN)
-                if not self._gone_within(_QUIT_WITHIN):
-                    self._signal(signal.SIGTERM)
-                    self._gone_within(_TERM_WITHIN)
+            if self.alive() and not self._quits():
+                self._signal(signal.SIGTERM)
+                self._gone_within(_TERM_WITHIN)
         finally:
             if self.alive():
                 self._signal(signal.SIGKILL)
                 self._gone_within(_KILL_WITHIN)
+
+    def _quits(self) -> bool:
+        try:
+            self.monitor.ask("quit", within=_QUIT_WITHIN)
+        except GuestDied:
+            # It may have closed the channel before its answer got through.
+            return not self.alive()
+        return self._gone_within(_QUIT_WITHIN)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process:

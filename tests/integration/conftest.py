@@ -64,6 +64,9 @@ def template(make_spec: SpecMaker, own_cache: Path, tmp_path_factory: pytest.Tem
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(paths.CACHE_VARIABLE, os.fspath(own_cache))
         with qemu.start(make_spec("template")) as machine:
+            with machine.remote() as remote:
+                # Long ago, so that it shows whether a restored guest is given the time.
+                remote.succeed("date -u -s 2001-02-03")
             machine.save_template(file)
     return file
 

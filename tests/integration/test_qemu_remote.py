@@ -60,7 +60,9 @@ def test_a_command_that_takes_too_long_is_named(remote: Remote) -> None:
 
 
 def test_wait_until_succeeds(remote: Remote) -> None:
-    remote.succeed("rm -f /tmp/later; (sleep 1; echo done >/tmp/later) >/dev/null 2>&1 &")
+    remote.succeed(
+        "rm -f /tmp/later; (sleep 1; echo done >/tmp/soon; mv /tmp/soon /tmp/later) >/dev/null 2>&1 &"
+    )
     assert remote.wait_until_succeeds("cat /tmp/later", timeout=20) == "done\n"
     began = time.monotonic()
     with pytest.raises(CommandFailed, match="'test -e /never' did not succeed within 1 s"):

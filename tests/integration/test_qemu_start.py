@@ -42,10 +42,14 @@ def test_two_guests_run_side_by_side(make_spec: SpecMaker, cache: Path, template
 
 
 def test_a_cold_start_knows_its_name_and_reaches_nothing(make_spec: SpecMaker, cache: Path) -> None:
-    with qemu.start(make_spec("cold")) as machine, machine.remote() as remote:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as on_the_host,
+        qemu.start(make_spec("cold")) as machine,
+        machine.remote() as remote,
+    ):
         assert remote.succeed("cat /etc/hostname") == "cold\n"
-        gateway = "import socket; socket.create_connection(('10.0.2.2', 22), 2)"
-        remote.fail(["python3", "-c", gateway])
+        out = f"import socket; socket.create_connection(('10.0.2.2', {on_the_host.getsockname()[1]}), 3)"
+        assert "Error" in remote.fail(["python3", "-c", out])
 
 
 def test_a_restored_guest_has_the_new_token_new_random_numbers_and_the_time(
