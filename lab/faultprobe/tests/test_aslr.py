@@ -15,6 +15,7 @@ import warnings
 import pytest
 from conftest import Probe
 
+from faultprobe import _native, facts
 from faultprobe.aslr import (
     LIBC,
     Examiner,
@@ -25,8 +26,9 @@ from faultprobe.aslr import (
     table_pages,
 )
 from faultprobe.aslrmodel import Model, Place, StackEffects
-from faultprobe.faultaround import STACK, Step, Touch, Window
+from faultprobe.faultaround import STACK, Step, Touch, Window, unmapped_neighbours
 from faultprobe.faultwindow import WindowRefused, fault_around_of
+from faultprobe.recorder import Recording
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -148,17 +150,29 @@ def test_the_stack_limit_steers_libc_through_all_residues(demonstration: str) ->
     assert len({place.stack for place in places}) == 1
 
 
+def undisturbed(examiner: Examiner, stack_limit: int | None) -> Recording:
+    """A run (steered when there is a limit) whose records show that every window was mapped in full."""
+    libc = facts.libc_facts()["path"]
+    assert libc is not None
+    window = Window(_native.measure_fault_around(libc) // PAGE, examiner.pages_per_table)
+    for _ in range(20):
+        recording = examiner.run(no_aslr=stack_limit is not None, stack_limit=stack_limit)
+        if unmapped_neighbours(recording.events, window, PAGE) == 0:
+            return recording
+    raise AssertionError("windows were left incomplete in each of 20 runs")
+
+
 def test_the_place_alone_decides(demonstration: str) -> None:
     """Runs with ASLR on have the count of the steered run at the same residue."""
     examiner = Examiner([demonstration], PAGE, table_pages(os.uname().machine, PAGE))
     steered = {}
     for step in range(16):
-        recording = examiner.run(no_aslr=True, stack_limit=(256 << 20) + step * PAGE)
+        recording = undisturbed(examiner, (256 << 20) + step * PAGE)
         libc = examiner.place(recording).libc
         assert libc is not None
         steered[libc % 16] = readings_of(recording).rises
     for _ in range(24):
-        recording = examiner.run()
+        recording = undisturbed(examiner, None)
         libc = examiner.place(recording).libc
         assert libc is not None
         assert readings_of(recording).rises == steered[libc % 16]

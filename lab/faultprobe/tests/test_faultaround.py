@@ -12,7 +12,16 @@ import pytest
 from faultprobe import _native, facts, procfs
 from faultprobe.addressspace import AddressSpace
 from faultprobe.aslr import table_pages
-from faultprobe.faultaround import STACK, Replaced, Step, Touch, Window, faults_by_phase, steps_of
+from faultprobe.faultaround import (
+    STACK,
+    Replaced,
+    Step,
+    Touch,
+    Window,
+    faults_by_phase,
+    steps_of,
+    unmapped_neighbours,
+)
 from faultprobe.perf import Event, Fault, Mapped
 
 PAGE = mmap.PAGESIZE
@@ -159,6 +168,17 @@ def test_steps_tell_reads_from_copies_and_phases_apart() -> None:
     ]
     assert [step.path for step in steps][-2:] == ["//anon", STACK]
     assert (steps[0].first, steps[0].end) == (100, 200)
+
+
+def test_a_page_that_a_window_left_out_is_told_from_the_records() -> None:
+    text_mapped = mapped(1, 96, 200, READ | EXEC)
+    window = Window(16, 512)
+    assert unmapped_neighbours([text_mapped, fault(2, 150), fault(3, 143)], window, PAGE) == 0
+    assert unmapped_neighbours([text_mapped, fault(2, 150), fault(3, 151)], window, PAGE) == 1
+    anew = mapped(3, 96, 200, READ | EXEC, path="/lib/y.so")
+    assert unmapped_neighbours([text_mapped, fault(2, 150), anew, fault(4, 151)], window, PAGE) == 0
+    data = mapped(1, 96, 200, READ | WRITE)
+    assert unmapped_neighbours([data, fault(2, 150), fault(3, 151)], window, PAGE) == 0
 
 
 def test_table_pages() -> None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from faultprobe._native import Counters
 from faultprobe.aslrmodel import AslrReport, Model, Observation, Place, StackEffects
-from faultprobe.faultaround import Window, steps_of
+from faultprobe.faultaround import Window, steps_of, unmapped_neighbours
 from faultprobe.faultwindow import fault_around_of
 from faultprobe.launch import Launch, find_program
 from faultprobe.recorder import Recording, record
@@ -137,6 +137,15 @@ class Examiner:
                     return launch.stack_start % self.page_size, readings.rises
         raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
 
+    def run_confirmed(self, padding: int) -> tuple[int, tuple[int, ...]]:
+        """Two runs in a row that say the same: one alone may have been disturbed by other programs."""
+        last = self.run_padded(padding)
+        for _ in range(ATTEMPTS):
+            before, last = last, self.run_padded(padding)
+            if before == last:
+                return last
+        raise RunsUnusable(f"{self.path}: no two runs in a row took the same faults, ASLR off")
+
     def place(self, recording: Recording) -> Place:
         """Where the text and the stack of a run began."""
         starts: dict[str, int] = {}
@@ -154,11 +163,11 @@ class Examiner:
         The places are sampled, and where two neighbours differ, the edge between them is found. With pages
         of 4 KiB the samples are all places there are.
         """
-        _, reference = self.run_padded(0)
+        _, reference = self.run_confirmed(0)
         rises_at: dict[int, tuple[int, ...]] = {}
 
         def rises(padding: int) -> tuple[int, ...]:
-            place, found = self.run_padded(padding)
+            place, found = self.run_confirmed(padding)
             rises_at[place] = tuple(now - then for now, then in zip(found, reference))
             return rises_at[place]
 
@@ -203,6 +212,7 @@ class Examiner:
             "predicted": list(predicted),
             "observed": list(observed),
             "agreed": predicted == observed,
+            "unmapped_neighbours": unmapped_neighbours(recording.events, model.window, self.page_size),
         }
 
 

@@ -23,7 +23,10 @@ class Place(NamedTuple):
 
 
 class Observation(TypedDict):
-    """One verifying run. Counts are the faults of each phase behind the first."""
+    """One verifying run. Counts are the faults of each phase behind the first.
+
+    `unmapped_neighbours` explains a run that does not agree on a busy machine; it never makes one agree.
+    """
 
     residue: Optional[int]
     program_residue: Optional[int]
@@ -31,6 +34,7 @@ class Observation(TypedDict):
     predicted: list[int]
     observed: list[int]
     agreed: bool
+    unmapped_neighbours: int
 
 
 class Prediction(TypedDict):

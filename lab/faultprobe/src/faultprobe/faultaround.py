@@ -91,6 +91,29 @@ def _touch(phase: int, page: int, vma: Vma | None, faults_again: bool, page_size
     return Touch(phase, page, vma.path, vma.start // page_size, vma.end // page_size, vma.is_file and is_read)
 
 
+def unmapped_neighbours(events: Sequence[Event], window: Window, page_size: int) -> int:
+    """Faults of one run on pages that an earlier window of the same run should have mapped.
+
+    The kernel leaves out a neighbour that is not cached or cannot be locked at that instant
+    (next_uptodate_folio in mm/filemap.c), which happens when other programs use the same library at the
+    same time. Told from the records alone, whatever the counts. Only mappings that are never written.
+    """
+    space = AddressSpace()
+    mapped: set[int] = set()
+    missed = 0
+    for event in events:
+        if isinstance(event, Mapped):
+            if space.apply(event):
+                first = event.start // page_size
+                mapped.difference_update(range(first, first + event.length // page_size))
+        elif isinstance(event, Fault):
+            vma, page = space.find(event.address), event.address // page_size
+            if vma is not None and vma.is_file and not vma.is_writable:
+                missed += page in mapped
+                mapped.update(window.around(page, vma.start // page_size, vma.end // page_size))
+    return missed
+
+
 def faults_by_phase(steps: Iterable[Step], phases: int, window: Window, shift: int = 0) -> tuple[int, ...]:
     """The faults of each phase when everything lies `shift` pages higher and the kernel maps by `window`."""
     counts = [0] * phases

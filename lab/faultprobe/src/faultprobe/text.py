@@ -125,7 +125,7 @@ def aslr(report: AslrReport) -> str:
         lines.append(f"{name}: {sum(each['agreed'] for each in group)} of {len(group)} runs as predicted")
         lines.extend(
             f"  residue {each['residue']}, stack {each['stack_offset']}: predicted {each['predicted']}, "
-            f"observed {each['observed']}"
+            f"observed {each['observed']}; {each['unmapped_neighbours']} pages its windows left out"
             for each in group
             if not each["agreed"]
         )
