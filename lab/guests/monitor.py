@@ -43,6 +43,9 @@ class Monitor:
             raise GuestDied(f"QEMU does not answer {command}: {error!r}", where=self.guest) from error
 
     async def _converse(self, command: str, arguments: dict[str, object] | None) -> object:
+        # A QEMU that ends closes the channel under the client's own tasks, and asyncio would print their
+        # errors; what came of the question is told by ask().
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
         client = QMPClient(self.guest)
         client.logger.disabled = True
         await client.connect(str(self.path))
