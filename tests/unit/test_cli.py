@@ -146,6 +146,22 @@ def test_an_unknown_guest_ends_the_real_command(tmp_path: Path) -> None:
     )
 
 
+def test_a_host_without_apt_is_told_what_to_set(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "images"],
+        cwd=paths.REPOSITORY,
+        env={"PATH": str(tmp_path), paths.CACHE_VARIABLE: str(tmp_path / "cache"), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (21, "")
+    assert done.stderr.splitlines()[-1] == (
+        "faultlab: images: the host's apt configuration names no Debian mirror; "
+        "set FAULTLAB_MIRROR to the address of one, as in a sources.list line"
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_a_command_as_an_interruption(number: signal.Signals) -> None:
     program = f"""
