@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 class BadDocument(LabError):
     """A stored or received document is not what this version of the lab reads."""
 
-    exit_code = 26
+    exit_code = 27
 
 
 class DeclaredGuest(msgspec.Struct, frozen=True):
