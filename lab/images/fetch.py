@@ -7,6 +7,7 @@ proxies and certificates are those of the host's apt.
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from lab.images.store import digest, key_of
 HELPER = "/usr/lib/apt/apt-helper"
 BATCH = 24
 """Files fetched by one call of apt's downloader."""
+
+_PARTIAL = ".partial-"
 
 
 @dataclass(frozen=True)
@@ -167,34 +170,41 @@ def fetch(packages: Iterable[Package]) -> dict[str, Path]:
 
     Raises Gone when the mirror lacks some, FetchFailed when it can't be reached, DiskFull.
     """
+    wanted = list(packages)
     folder = paths.cache() / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Path] = {}
-    missing: list[Package] = []
-    for package in packages:
-        file = folder / package.sha256
-        # A damaged download is simply fetched again: the archive still has it.
-        if file.exists() and digest(file) == package.sha256:
-            found[package.name] = file
-        else:
-            missing.append(package)
-    if missing:
-        total = sum(package.size for package in missing) / 1e6
-        with steps.step(f"Fetch {len(missing)} packages, {total:.0f} MB"):
-            gone: list[Package] = []
-            for start in range(0, len(missing), BATCH):
-                gone += _download(missing[start : start + BATCH], folder)
-        if gone:
-            raise Gone(gone)
-        found |= {package.name: folder / package.sha256 for package in missing}
-    return found
+    if _missing(wanted, folder):
+        with turn(folder / ".downloads.lock"):
+            for leftover in folder.glob(f"{_PARTIAL}*"):
+                # Whoever made it was killed: the lock is ours.
+                shutil.rmtree(leftover, ignore_errors=True)
+            _download_all(_missing(wanted, folder), folder)
+    return {package.name: folder / package.sha256 for package in wanted}
+
+
+def _missing(packages: list[Package], folder: Path) -> list[Package]:
+    """The packages whose files are not there whole: the archive still has what was damaged here."""
+    there = ((package, folder / package.sha256) for package in packages)
+    return [package for package, file in there if not file.exists() or digest(file) != package.sha256]
+
+
+def _download_all(packages: list[Package], folder: Path) -> None:
+    if not packages:
+        return
+    total = sum(package.size for package in packages) / 1e6
+    gone: list[Package] = []
+    with steps.step(f"Fetch {len(packages)} packages, {total:.0f} MB"):
+        for start in range(0, len(packages), BATCH):
+            gone += _download(packages[start : start + BATCH], folder)
+    if gone:
+        raise Gone(gone)
 
 
 def _download(packages: list[Package], folder: Path) -> list[Package]:
     """Fetch one batch; returns the packages that the mirror says it does not have."""
     # Of a mirror in a folder, apt would hand out links into it.
     address = re.sub("^file:", "copy:", apt.mirror())
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder) as temporary:
         argv = [HELPER, "-o", "APT::Sandbox::User=", "download-file"]
         for package in packages:
             source = f"{address}/{quote(package.filename, safe='/+~')}"

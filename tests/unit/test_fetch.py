@@ -13,6 +13,7 @@ from lab.errors import BuildFailed, CorruptCache, FetchFailed, MissingTool, NoMi
 from lab.images import apt, fetch, lock
 from lab.images.fetch import Gone, PackageSet, version_changes
 from lab.images.lock import Package
+from lab.parallel import in_parallel
 
 if TYPE_CHECKING:
     from tests.unit.conftest import Archive
@@ -68,7 +69,30 @@ def test_nothing_but_whole_downloads_is_left_behind(locked: Archive) -> None:
     chosen = fetch.locked_set(*SET)
     found = fetch.fetch(chosen.packages)
     folder = fetch.paths.cache() / "downloads"
-    assert sorted(folder.iterdir()) == sorted(found.values())
+    assert sorted(folder.iterdir()) == sorted([folder / ".downloads.lock", *found.values()])
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(locked: Archive) -> None:
+    left = fetch.paths.cache() / "downloads" / ".partial-x"
+    left.mkdir(parents=True)
+    (left / "half").write_text("half")
+    fetch.fetch(fetch.locked_set(*SET).packages)
+    assert not left.exists()
+
+
+def test_two_that_want_the_same_fetch_it_once(locked: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    run_captured = apt.run_captured
+
+    def counted(argv: list[str]) -> object:
+        calls.append(argv[0])
+        return run_captured(argv)
+
+    monkeypatch.setattr(apt, "run_captured", counted)
+    packages = fetch.locked_set(*SET).packages
+    one, other = in_parallel(fetch.fetch, [packages, packages])
+    assert one == other
+    assert calls == [fetch.HELPER]
 
 
 @pytest.mark.parametrize("content", [b"", b"altered"])
