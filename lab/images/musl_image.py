@@ -6,13 +6,16 @@ not repeat it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from lab import paths
+from lab.errors import BuildFailed
 from lab.images import disk, fetch, musl, tools
 from lab.images.apt import DEBIAN_ARCHITECTURES
 from lab.images.fetch import PackageSet
@@ -51,7 +54,7 @@ def _userland(chosen: PackageSet) -> Path:
         work.mkdir()
         build_python = work / "build-python"
         musl.write_build_python(tools.utilities().root, build_python)
-        with step(f"Compile the musl userland ({_architecture(chosen)})"):
+        with step(f"Compile the musl userland ({_architecture(chosen)})"), _kept_logs(work / "logs", chosen):
             musl.build_userland(
                 musl.Inputs(
                     architecture=_architecture(chosen),
@@ -69,6 +72,21 @@ def _userland(chosen: PackageSet) -> Path:
 
     key = key_of({"packages": chosen.hashes(), "inputs": _userland_inputs(), "epoch": disk.SOURCE_DATE_EPOCH})
     return Store().ensure("userland", key, build) / "tree"
+
+
+@contextlib.contextmanager
+def _kept_logs(logs: Path, chosen: PackageSet) -> Iterator[None]:
+    """A failed build's folder is removed: keep the logs that its error names."""
+    try:
+        yield
+    except BuildFailed as error:
+        if error.hint is None or not logs.is_dir():
+            raise
+        kept = paths.cache() / "logs" / chosen.name.replace("/", "-")
+        shutil.copytree(logs, kept, dirs_exist_ok=True)
+        raise BuildFailed(
+            error.what, where=error.where, hint=error.hint.replace(str(logs), str(kept))
+        ) from error
 
 
 def build(folder: Path, chosen: PackageSet) -> None:

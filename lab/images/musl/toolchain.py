@@ -133,7 +133,8 @@ def _header_folders(compiler: list[str], work: Path) -> list[str]:
     folders, _, _ = after.partition("End of search list.")
     if answer.returncode or not folders:
         raise BuildFailed(f"zig cc does not work: {answer.stderr.strip()}", where="musl userland")
-    return [folder.strip() for folder in folders.strip().splitlines()]
+    # zig names its own folder from where it was started, when that is above it; make starts it elsewhere.
+    return [str(Path(folder.strip()).absolute()) for folder in folders.strip().splitlines()]
 
 
 def _zig_program(zig: tuple[str, ...]) -> list[str]:
