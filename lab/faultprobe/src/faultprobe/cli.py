@@ -110,7 +110,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from faultprobe import certificate, text
     from faultprobe.run import run
 
-    made = run([arguments.experiment], arguments.size)
+    made = run([arguments.experiment], arguments.size, arguments.ledger)
     say(made, arguments, lambda: text.run(made))
     return EXIT_OK if certificate.holds(made["certificate"]) else EXIT_NOT_AS_PREDICTED
 
@@ -237,6 +237,9 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--no-aslr", action="store_true", help="switch address randomization off and start again"
+    )
+    run.add_argument(
+        "--no-ledger", dest="ledger", action="store_false", help="do not account for each single fault"
     )
     record = command("record", record_command, "Every page fault of a program, its threads and children.")
     record.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")

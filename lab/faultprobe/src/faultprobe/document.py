@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Optional, TypedDict, Union, get_args, get_origin, get_type_hints
 
+from faultprobe.ledger.schema import MeasuredLedger
+
 SCHEMA_VERSION = 1
 
 
@@ -171,11 +173,19 @@ class Details(TypedDict):
     functions: dict[str, FunctionPlace]
 
 
-class Experiment(TypedDict):
+class Measured(TypedDict):
     name: str
     parameters: Parameters
     phases: list[Phase]
     details: Details
+
+
+class Experiment(Measured, total=False):
+    """One experiment. `ledger` accounts for each phase but the first (which has no rise); where the system
+    did not let us look, `ledger_refused` says why. Neither is there when no ledger was asked for."""
+
+    ledger: MeasuredLedger
+    ledger_refused: str
 
 
 class Run(TypedDict):
@@ -192,7 +202,7 @@ class DocumentError(ValueError):
 
 
 def check(document: Any) -> None:
-    """Raises DocumentError unless `document` is a Run: every key there, none unknown, every type right."""
+    """Raises DocumentError unless `document` is a Run: every needed key there, none unknown, types right."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise DocumentError(f"schema_version is {version!r}, this faultprobe reads {SCHEMA_VERSION}")
@@ -215,11 +225,15 @@ def _check(value: Any, expected: Any, place: str) -> None:
     elif hasattr(expected, "__total__"):
         _check_class(value, dict, place)
         keys = get_type_hints(expected)
-        if value.keys() != keys.keys():
-            missing, unknown = sorted(keys.keys() - value.keys()), sorted(value.keys() - keys.keys())
+        missing, unknown = (
+            sorted(expected.__required_keys__ - value.keys()),
+            sorted(value.keys() - keys.keys()),
+        )
+        if missing or unknown:
             raise DocumentError(f"{place}: missing keys {missing}, unknown keys {unknown}")
         for key, kind in keys.items():
-            _check(value[key], kind, f"{place}.{key}")
+            if key in value:
+                _check(value[key], kind, f"{place}.{key}")
     elif expected is float:
         _check_class(value, (int, float), place)
     else:

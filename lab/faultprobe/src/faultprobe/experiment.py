@@ -17,15 +17,51 @@ SCOPES = {"self": _native.RUSAGE_SELF, "thread": _native.RUSAGE_THREAD}
 PAGE_PRESENT, PAGE_SWAPPED, PAGE_FILE_OR_SHARED, PAGE_EXCLUSIVE = 1, 2, 4, 8
 
 
-def lazy_malloc(size_bytes: int = DEFAULT_SIZE, scope: str = "self", fill_value: int = 0) -> Experiment:
+def lazy_malloc(
+    size_bytes: int = DEFAULT_SIZE, scope: str = "self", fill_value: int = 0, with_ledger: bool = False
+) -> Experiment:
     """malloc(size), memset, memset again, with the counters behind each step.
 
     `scope` says whose counters: "self" for the process, "thread" for this thread alone.
     libc remembers earlier allocations, so the numbers are those of a program only in a process that
     has done little before: the command line runs one experiment in a fresh process.
+    `with_ledger` has a helper process look on, so that every fault of each phase is accounted for.
     Raises ValueError for a size below 1 byte, OSError with libc's errno when malloc refuses.
     """
-    raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value)
+    if with_ledger:
+        return _with_ledger(size_bytes, scope, fill_value)
+    return _experiment(
+        _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value), size_bytes, scope, fill_value
+    )
+
+
+def _with_ledger(size_bytes: int, scope: str, fill_value: int) -> Experiment:
+    from faultprobe.measure import Measurement
+
+    measurement = Measurement(this_thread=scope == "thread")
+    try:
+        measurement.start()
+    except OSError as error:
+        made = lazy_malloc(size_bytes, scope, fill_value)
+        made["ledger_refused"] = str(error)
+        return made
+    with measurement.observing():
+        raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value)
+        stamped = [(*reading, stamp) for reading, stamp in zip(raw["readings"], raw["stamps"])]
+        start, after_malloc, before_memset, after_memset, after_second = stamped
+        ledger = measurement.finish(
+            [
+                ("malloc", start, after_malloc),
+                ("memset", before_memset, after_memset),
+                ("memset again", after_memset, after_second),
+            ]
+        )
+    made = _experiment(raw, size_bytes, scope, fill_value)
+    made["ledger"] = ledger
+    return made
+
+
+def _experiment(raw: _native.LazyMalloc, size_bytes: int, scope: str, fill_value: int) -> Experiment:
     start, after_malloc, before_memset, after_memset, after_second = raw["readings"]
     return {
         "name": LAZY_MALLOC,

@@ -20,7 +20,7 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Union
 
 from faultprobe import _native, procfs
@@ -172,7 +172,8 @@ class Recorder:
     """The events and rings that follow one process, its threads and its children.
 
     With `from_exec` the process must be waiting to exec: the first record is of the new image. `detail`
-    asks for what each address led to (see `best_detail`).
+    asks for what each address led to (see `best_detail`). A process that runs already is followed by the
+    ids of its threads: `pid` and `also`.
     Use as a context manager. Raises PerfRefused.
     """
 
@@ -180,6 +181,7 @@ class Recorder:
         self,
         pid: int,
         *,
+        also: Sequence[int] = (),
         from_exec: bool = True,
         user_only: bool = False,
         ring_bytes: int | None = None,
@@ -198,21 +200,19 @@ class Recorder:
         sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
         try:
             for cpu in cpus:
+                first = len(self._descriptors)
                 self._open(pid, cpu, from_exec, user_only, sizes)
+                for tid in also:
+                    self._events_of(tid, cpu, from_exec, user_only, min(sizes) // 4)
+                for descriptor in self._descriptors[first + 1 :]:
+                    _native.perf_redirect(descriptor, self._descriptors[first])
             self.ring_bytes = sizes[0]
         except BaseException:
             self.close()
             raise
 
     def _open(self, pid: int, cpu: int, from_exec: bool, user_only: bool, sizes: list[int]) -> None:
-        watermark = min(sizes) // 4
-        try:
-            minor = _native.perf_open(False, pid, cpu, from_exec, user_only, True, watermark, self._detail)
-            self._descriptors.append(minor)
-            major = _native.perf_open(True, pid, cpu, from_exec, user_only, False, watermark, self._detail)
-            self._descriptors.append(major)
-        except OSError as error:
-            raise refusal(error) from error
+        minor = self._events_of(pid, cpu, from_exec, user_only, min(sizes) // 4)
         while True:
             try:
                 self._rings.append(_native.Ring(minor, sizes[0]))
@@ -222,8 +222,18 @@ class Recorder:
                 if error.errno != errno.EPERM or len(sizes) == 1:
                     raise
                 del sizes[0]
-        _native.perf_redirect(major, minor)
+
+    def _events_of(self, tid: int, cpu: int, from_exec: bool, user_only: bool, watermark: int) -> int:
+        """Opens the two events of one thread; returns the descriptor of the first."""
+        try:
+            minor = _native.perf_open(False, tid, cpu, from_exec, user_only, True, watermark, self._detail)
+            self._descriptors.append(minor)
+            major = _native.perf_open(True, tid, cpu, from_exec, user_only, False, watermark, self._detail)
+            self._descriptors.append(major)
+        except OSError as error:
+            raise refusal(error) from error
         self._major_ids.add(_native.perf_id(major))
+        return minor
 
     @property
     def descriptors(self) -> list[int]:

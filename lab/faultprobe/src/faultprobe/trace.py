@@ -24,11 +24,12 @@ from pathlib import Path
 
 from faultprobe import _native, launch, perf
 from faultprobe.facts import ADDR_NO_RANDOMIZE
-from faultprobe.ledger import elf
+from faultprobe.ledger import elf, pagemap
 from faultprobe.ledger.account import Account, account_of
-from faultprobe.ledger.document import Ledger, of_trace
+from faultprobe.ledger.document import of_trace
 from faultprobe.ledger.follow import WALL, Follower
 from faultprobe.ledger.journal import Journal
+from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
 
@@ -83,7 +84,7 @@ def trace(
             )
         stack.callback(_end, pid)
         report_write.close()
-        journal = Journal(list(argv), path, pid, detail=perf.best_detail())
+        journal = Journal(list(argv), path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames())
         recorder = stack.enter_context(perf.Recorder(pid, ring_bytes=ring_bytes, detail=journal.detail))
         follower = Follower(journal, recorder)
         follower.attach()

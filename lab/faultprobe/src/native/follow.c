@@ -6,9 +6,12 @@
 #include "native.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/perf_event.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -35,7 +38,7 @@ struct system_call_info {
     } as;
 };
 
-enum { GET_SYSCALL_INFO = 0x420e };
+enum { GET_SYSCALL_INFO = 0x420e, SET_PTRACER = 0x59616d61 };
 
 /* glibc's ptrace is variadic and types the request as an enum, musl's as int: one call for both. */
 static long trace(long request, int pid, uintptr_t address, uintptr_t data)
@@ -103,6 +106,22 @@ PyObject *ptrace_system_call(PyObject *module, PyObject *args)
                          info.op == 2 ? (long long)info.as.exit.result : 0LL);
 }
 
+/*
+ * allow_tracer(pid): lets a process that is not an ancestor follow this one, where the Yama security
+ * module would forbid it (prctl(2), PR_SET_PTRACER). 0 takes it back. Without Yama nothing is needed.
+ */
+PyObject *allow_tracer(PyObject *module, PyObject *args)
+{
+    long pid;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "l:allow_tracer", &pid))
+        return NULL;
+    if (prctl(SET_PTRACER, pid, 0, 0, 0) != 0 && errno != EINVAL)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
 /* same_memory(pid, pid) -> whether the two share one address space (kcmp(2)). Raises OSError. */
 PyObject *same_memory(PyObject *module, PyObject *args)
 {
@@ -140,6 +159,51 @@ PyObject *system_calls(PyObject *module, PyObject *unused)
         }
     }
     return names;
+}
+
+enum { ZERO_PAGES_ASKED = 32 };
+
+/*
+ * zero_page_entries() -> the pagemap entries of fresh memory that was only read. Several pages,
+ * because s390x and mips choose among a few zero pages by the address.
+ */
+PyObject *zero_page_entries(PyObject *module, PyObject *unused)
+{
+    size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+    volatile char *memory = mmap(NULL, ZERO_PAGES_ASKED * page_size, PROT_READ,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t entries[ZERO_PAGES_ASKED];
+    int pagemap, saved;
+    ssize_t got = -1;
+    PyObject *answer;
+
+    (void)module;
+    (void)unused;
+    if (memory == MAP_FAILED)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    for (size_t at = 0; at < ZERO_PAGES_ASKED; at++)
+        (void)memory[at * page_size];
+    pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (pagemap >= 0)
+        got = pread(pagemap, entries, sizeof entries,
+                    (off_t)((uintptr_t)memory / page_size * sizeof *entries));
+    saved = errno;
+    if (pagemap >= 0)
+        close(pagemap);
+    munmap((void *)memory, ZERO_PAGES_ASKED * page_size);
+    errno = saved;
+    if (got < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    answer = PyTuple_New(got / (ssize_t)sizeof *entries);
+    for (Py_ssize_t at = 0; answer != NULL && at < got / (ssize_t)sizeof *entries; at++) {
+        PyObject *entry = PyLong_FromUnsignedLongLong(entries[at]);
+
+        if (entry == NULL || PyTuple_SetItem(answer, at, entry) != 0) {
+            Py_DECREF(answer);
+            return NULL;
+        }
+    }
+    return answer;
 }
 
 /*

@@ -7,7 +7,7 @@
  *   - the readings' memory and the pagemap buffers: written to, so that storing an answer costs no
  *     fault (a page that was only read would still cost one for the copy);
  *   - the stack below this frame: malloc and memset may run deeper than anything before them;
- *   - getrusage and pread: called twice each, so that lazy binding (first call) and their text
+ *   - getrusage, clock_gettime and pread: called twice each, so that lazy binding (first call) and their text
  * pages (second call, through the bound slot) are behind us. Not warmed, on purpose: malloc and
  * memset. A malloc of the measured size would change libc's state (glibc raises its mmap threshold
  * when such a chunk is freed, musl keeps the group), and the first touch of their text is part of
@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /*
@@ -41,6 +42,7 @@ enum { PAGE_PRESENT = 1, PAGE_SWAPPED = 2, PAGE_FILE_OR_SHARED = 4, PAGE_EXCLUSI
 #define STACK_TO_TOUCH (64 * 1024)
 
 static volatile struct reading readings[READINGS];
+static volatile struct timespec stamps[READINGS]; /* CLOCK_MONOTONIC, the clock of perf's records */
 static void *volatile program_break; /* the end of the heap while the buffer lived */
 static uint64_t pagemap_entries[PAGEMAP_BATCH];
 
@@ -53,6 +55,18 @@ struct page_states {
     size_t capacity;
     int pagemap; /* descriptor, or -1 when the kernel does not let us look */
 };
+
+/* A reading and when it was taken: faults recorded until then are in it. */
+static int take_stamped_reading(int who, int at)
+{
+    return take_reading(who, (struct reading *)&readings[at]) |
+           clock_gettime(CLOCK_MONOTONIC, (struct timespec *)&stamps[at]);
+}
+
+static long long nanoseconds(int at)
+{
+    return (long long)stamps[at].tv_sec * 1000000000LL + (long long)stamps[at].tv_nsec;
+}
 
 static __attribute__((noinline)) void touch_stack(long page_size)
 {
@@ -134,15 +148,14 @@ static size_t pages_spanned(uintptr_t address, size_t size, size_t page_size)
 static __attribute__((noinline)) void *run_phases(int who, size_t size, int value, size_t page_size,
                                                   struct page_states *states)
 {
-    struct reading *slot = (struct reading *)readings;
     unsigned char *buffer;
     uintptr_t first;
     size_t pages;
     int failed = 0;
 
-    failed |= take_reading(who, &slot[AT_START]);
+    failed |= take_stamped_reading(who, AT_START);
     buffer = libc_malloc(size);
-    failed |= take_reading(who, &slot[AFTER_MALLOC]);
+    failed |= take_stamped_reading(who, AFTER_MALLOC);
     if (buffer == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -151,11 +164,11 @@ static __attribute__((noinline)) void *run_phases(int who, size_t size, int valu
     first = (uintptr_t)buffer / page_size;
     pages = pages_spanned((uintptr_t)buffer, size, page_size);
     look(states, first, pages, states->after_malloc);
-    failed |= take_reading(who, &slot[BEFORE_MEMSET]);
+    failed |= take_stamped_reading(who, BEFORE_MEMSET);
     libc_memset(buffer, value, size);
-    failed |= take_reading(who, &slot[AFTER_MEMSET]);
+    failed |= take_stamped_reading(who, AFTER_MEMSET);
     libc_memset(buffer, value, size);
-    failed |= take_reading(who, &slot[AFTER_SECOND_MEMSET]);
+    failed |= take_stamped_reading(who, AFTER_SECOND_MEMSET);
     look(states, first, pages, states->after_memset);
     if (failed) {
         int saved = errno;
@@ -172,7 +185,7 @@ static void warm_up(int who, size_t page_size, struct page_states *states)
     for (int round = 0; round < 2; round++) {
         /* All slots, backwards, so that AT_START holds the latest of the warm-up readings. */
         for (int at = READINGS - 1; at >= 0; at--)
-            take_reading(who, (struct reading *)&readings[at]);
+            take_stamped_reading(who, at);
         look(states, (uintptr_t)pagemap_entries / page_size, 1, states->after_malloc);
     }
     for (size_t at = 0; at < PAGEMAP_BATCH; at++)
@@ -213,11 +226,13 @@ PyObject *lazy_malloc(PyObject *module, PyObject *args)
     libc_free(buffer);
     pages = (Py_ssize_t)pages_spanned((uintptr_t)buffer, (size_t)size, page_size);
     answer = Py_BuildValue(
-        "{s:((ll)(ll)(ll)(ll)(ll)),s:K,s:K,s:K,s:K,s:K,s:n,s:y#,s:y#}", "readings",
+        "{s:((ll)(ll)(ll)(ll)(ll)),s:(LLLLL),s:K,s:K,s:K,s:K,s:K,s:n,s:y#,s:y#}", "readings",
         readings[AT_START].minor, readings[AT_START].major, readings[AFTER_MALLOC].minor,
         readings[AFTER_MALLOC].major, readings[BEFORE_MEMSET].minor, readings[BEFORE_MEMSET].major,
         readings[AFTER_MEMSET].minor, readings[AFTER_MEMSET].major,
-        readings[AFTER_SECOND_MEMSET].minor, readings[AFTER_SECOND_MEMSET].major, "buffer",
+        readings[AFTER_SECOND_MEMSET].minor, readings[AFTER_SECOND_MEMSET].major, "stamps",
+        nanoseconds(AT_START), nanoseconds(AFTER_MALLOC), nanoseconds(BEFORE_MEMSET),
+        nanoseconds(AFTER_MEMSET), nanoseconds(AFTER_SECOND_MEMSET), "buffer",
         ADDRESS_OF(buffer), "program_break", ADDRESS_OF(program_break), "malloc",
         ADDRESS_OF(libc_malloc), "memset", ADDRESS_OF(libc_memset), "getrusage",
         ADDRESS_OF(getrusage), "pages", pages, "states_after_malloc",

@@ -80,8 +80,10 @@ int ring_add_type(PyObject *module);
 PyObject *ptrace_request(PyObject *module, PyObject *args);
 PyObject *ptrace_event_message(PyObject *module, PyObject *args);
 PyObject *ptrace_system_call(PyObject *module, PyObject *args);
+PyObject *allow_tracer(PyObject *module, PyObject *args);
 PyObject *same_memory(PyObject *module, PyObject *args);
 PyObject *system_calls(PyObject *module, PyObject *unused);
+PyObject *zero_page_entries(PyObject *module, PyObject *unused);
 PyObject *stamped_reading(PyObject *module, PyObject *args);
 
 #endif

@@ -15,12 +15,13 @@ from faultprobe import procfs
 from faultprobe.ledger import calls, causes
 from faultprobe.ledger.journal import Born, Call, Ended, Entry, Executed, Journal, MapsRead, StackSeen
 from faultprobe.ledger.pagemap import Snapshot
-from faultprobe.ledger.pages import Finding, Pages
+from faultprobe.ledger.pages import Finding, Machine, Pages
 from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
 from faultprobe.ledger.space import PAGE, Space
 from faultprobe.perf import Event, Fault, Forked, Named
 
 DEFAULT_WINDOW_BYTES = 64 << 10
+DEFAULT_PMD_BYTES = 2 << 20
 
 
 class Untrapped(NamedTuple):
@@ -91,11 +92,7 @@ class _Walk:
         self.journal = journal
         self.account = Account()
         self.symbolizer = Symbolizer()
-        self.pmd_pages = (
-            procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or (2 << 20)
-        ) // PAGE
-        window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
-        self.window_pages = max(1, window // PAGE)
+        self.machine = _machine(journal)
         self.pages: dict[int, Pages] = {0: self._new_pages(0)}
         self.space_of: dict[int, int] = {journal.pid: 0}
         self.parents: dict[int, int] = {journal.pid: 0}
@@ -106,6 +103,8 @@ class _Walk:
         self.record_times: dict[int, list[int]] = defaultdict(list)
         self.calls: list[Call] = []
         self.ends: list[Ended] = []
+        if journal.is_attached:
+            self.pages[0].attach()
 
     def run(self) -> Account:
         for entry in self.journal.entries:
@@ -196,7 +195,7 @@ class _Walk:
             pages.populating = (stack.start, stack.end)
 
     def _new_pages(self, number: int) -> Pages:
-        return Pages(number, Space(), self.journal.detail > 0, self.pmd_pages, self.window_pages)
+        return Pages(number, Space(), self.machine)
 
     # Faults and calls
 
@@ -312,6 +311,12 @@ class _Walk:
                     image.time_ns,
                 )
             )
+
+
+def _machine(journal: Journal) -> Machine:
+    pmd = procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or DEFAULT_PMD_BYTES
+    window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
+    return Machine(journal.detail > 0, pmd // PAGE, max(1, window // PAGE), journal.zero_frames)
 
 
 def _applies_ns(step: Entry | Event) -> int:

@@ -1,151 +1,86 @@
-"""The ledger as a document: what `trace --json` writes, and what a Run carries for each phase.
-
-Counts are faults, lengths bytes, times CLOCK_MONOTONIC nanoseconds. Lists are sorted, most faults first.
-The classes below are the schema; `schema_version` grows with every change that a reader could notice.
-"""
+"""Making the documents of `schema` out of an account."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Optional, TypedDict
 
 from faultprobe.ledger import causes
 from faultprobe.ledger.account import Account, Process, Untrapped
-from faultprobe.ledger.journal import Journal
+from faultprobe.ledger.journal import Journal, Window
 from faultprobe.ledger.pages import Finding
+from faultprobe.ledger.schema import (
+    SCHEMA_VERSION,
+    BillLine,
+    CauseLine,
+    CodeLine,
+    FaultLine,
+    Ledger,
+    MeasuredLedger,
+    PhaseLedger,
+    ProcessLine,
+    StartUp,
+    Totals,
+    UntrappedLine,
+    Verdict,
+)
 from faultprobe.ledger.stages import EXEC, LOADER, PROGRAM, Stages
 
-SCHEMA_VERSION = 1
+
+def of_windows(journal: Journal, account: Account, windows: Sequence[Window], tid: int) -> MeasuredLedger:
+    """The ledger of a few phases of one process, or of one thread of it (`tid`, 0 for all)."""
+    phases = [_phase(journal, account, each, tid) for each in windows]
+    reasons = _lost(journal, account)
+    is_valid = not reasons
+    reasons += [
+        f"{each['name']}: the causes and the counters differ: residual {each['residual']}"
+        for each in phases
+        if each["residual"]
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
+        "ring_bytes": journal.ring_bytes,
+        "lost": journal.lost,
+        "detail": journal.detail,
+        "verdict": {"balanced": not reasons, "valid": is_valid, "complete": True, "reasons": reasons},
+        "phases": phases,
+        "unexplained_pages": account.unexplained_pages,
+    }
 
 
-class CauseLine(TypedDict):
-    """All faults of one cause. `neighbours` are pages that came along without a fault of their own."""
-
-    cause: str
-    title: str
-    faults: int
-    neighbours: int
-
-
-class BillLine(TypedDict):
-    """Faults of one stage with one cause on one kind of mapping; `order` is that of the pages (0: base)."""
-
-    stage: str
-    object: str
-    kind: str
-    cause: str
-    order: int
-    faults: int
-    major: int
-    neighbours: int
-
-
-class CodeLine(TypedDict):
-    """Faults taken by one function. `symbol` is empty where none covers the instruction."""
-
-    object: str
-    symbol: str
-    faults: int
-
-
-class UntrappedLine(TypedDict):
-    """Faults the kernel took without a trap, with the system call that asked and who called it."""
-
-    pid: int
-    stage: str
-    call: str
-    object: str
-    symbol: str
-    address: int
-    length: int
-    faults: int
+def _phase(journal: Journal, account: Account, window: Window, tid: int) -> PhaseLedger:
+    start_ns, end_ns = window.start[2], window.end[2]
+    findings = [
+        each
+        for each in account.findings
+        if start_ns < each.fault.time_ns <= end_ns and _is_whose(each.fault.pid, each.fault.tid, journal, tid)
+    ]
+    untrapped = [
+        each
+        for each in account.untrapped
+        if start_ns < each.time_ns <= end_ns and _is_whose(each.pid, each.tid, journal, tid)
+    ]
+    without = sum(each.faults for each in untrapped)
+    minor, major = window.end[0] - window.start[0], window.end[1] - window.start[1]
+    stages = Stages(account)
+    return {
+        "name": window.name,
+        "rise_minor": minor,
+        "rise_major": major,
+        "recorded": len(findings),
+        "untrapped_faults": without,
+        "residual": minor + major - len(findings) - without,
+        "causes": cause_lines(findings, untrapped),
+        "bill": bill_lines(findings, stages),
+        "code": code_lines(findings),
+        "untrapped": [_untrapped_line(each, stages) for each in untrapped],
+    }
 
 
-class FaultLine(TypedDict):
-    """One fault."""
-
-    time_ns: int
-    pid: int
-    tid: int
-    stage: str
-    address: int
-    instruction: int
-    is_major: bool
-    in_kernel: bool
-    cause: str
-    order: int
-    neighbours: int
-    kind: str
-    object: str
-    code_object: str
-    symbol: str
-
-
-class ProcessLine(TypedDict):
-    """One process: its counters' rise is recorded + untrapped + residual. Status null: it has not ended."""
-
-    pid: int
-    parent_pid: int
-    path: str
-    inherited: int
-    rise_minor: int
-    rise_major: int
-    recorded: int
-    untrapped: int
-    residual: int
-    exit_status: Optional[int]
-
-
-class Totals(TypedDict):
-    inherited: int
-    rise_minor: int
-    rise_major: int
-    recorded: int
-    untrapped: int
-    residual: int
-
-
-class Verdict(TypedDict):
-    """`balanced` only when it is valid (nothing lost), complete (nothing cut off) and the residual is 0."""
-
-    balanced: bool
-    valid: bool
-    complete: bool
-    reasons: list[str]
-
-
-class StartUp(TypedDict):
-    """The bill of getting to the program's first instruction, of the first process's first image."""
-
-    inherited: int
-    exec: int
-    exec_untrapped: int
-    loader: int
-    program: int
-
-
-class Ledger(TypedDict):
-    schema_version: int
-    argv: list[str]
-    path: str
-    exit_status: int
-    page_size_bytes: int
-    ring_bytes: int
-    lost: int
-    detail: int
-    verdict: Verdict
-    totals: Totals
-    start_up: StartUp
-    causes: list[CauseLine]
-    bill: list[BillLine]
-    code: list[CodeLine]
-    untrapped: list[UntrappedLine]
-    processes: list[ProcessLine]
-    unexplained_pages: int
-    map_disagreements: int
-    faults: Optional[list[FaultLine]]
+def _is_whose(pid: int, tid: int, journal: Journal, wanted: int) -> bool:
+    return tid == wanted if wanted else pid == journal.pid
 
 
 def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: bool) -> Ledger:
@@ -225,13 +160,7 @@ def code_lines(findings: Iterable[Finding]) -> list[CodeLine]:
 
 
 def _verdict(journal: Journal, account: Account) -> Verdict:
-    reasons = []
-    recorded = len(account.findings)
-    if journal.lost or journal.counted != recorded:
-        reasons.append(
-            f"{max(journal.lost, journal.counted - recorded)} records were lost: each processor's ring of "
-            f"{journal.ring_bytes >> 10} KiB was too small (--ring-kib raises it)"
-        )
+    reasons = _lost(journal, account)
     is_valid = not reasons
     cut_off = [each.pid for each in account.processes if not each.has_ended]
     if cut_off:
@@ -246,6 +175,16 @@ def _verdict(journal: Journal, account: Account) -> Verdict:
         reasons.append(f"the causes and the counters differ: residual {residual}")
     is_complete = not cut_off and not killed
     return {"balanced": not reasons, "valid": is_valid, "complete": is_complete, "reasons": reasons}
+
+
+def _lost(journal: Journal, account: Account) -> list[str]:
+    lost = max(journal.lost, journal.counted - len(account.findings))
+    if not lost:
+        return []
+    return [
+        f"{lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too small "
+        "(--ring-kib raises it)"
+    ]
 
 
 def _totals(processes: Sequence[Process]) -> Totals:

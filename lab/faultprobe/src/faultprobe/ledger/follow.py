@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from faultprobe.ledger.journal import Born, Call, Ended, Executed, Journal, Maps
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.perf import Fault, Recorder
 
-PTRACE_CONT, PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_LISTEN = 7, 24, 0x4206, 0x4208
+PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_DETACH = 24, 0x4206, 0x4207, 0x4208, 17
 OPTION_SYSGOOD, OPTION_FORK, OPTION_VFORK, OPTION_CLONE = 1, 2, 4, 8
 OPTION_EXEC, OPTION_EXIT, OPTION_KILL = 16, 64, 1 << 20
 # Should the tracer be killed, the program must not stay behind stopped in the middle of a call.
@@ -90,10 +91,10 @@ class Follower:
         _native.ptrace_request(PTRACE_SEIZE, self.journal.pid, OPTIONS)
         self._add(self.journal.pid, self.journal.pid, self._new_space())
 
-    def follow(self) -> None:
-        """Runs until nothing that was followed is left."""
-        with _draining(self._recorder):
-            while self._threads or self._early:
+    def follow(self, is_done: Callable[[], bool] = lambda: False) -> None:
+        """Runs until nothing followed is left, or until `is_done`, which is asked after each stop."""
+        with draining(self._recorder):
+            while (self._threads or self._early) and not is_done():
                 options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | WALL | WNOTHREAD
                 try:
                     info = os.waitid(os.P_ALL, 0, options)
@@ -351,7 +352,7 @@ class Follower:
         space.unread |= chunks
 
 
-class _draining:
+class draining:
     """Empties the rings in a thread of its own while the block runs: the follower may wait for long."""
 
     def __init__(self, recorder: Recorder) -> None:

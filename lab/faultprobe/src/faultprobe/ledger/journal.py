@@ -87,12 +87,24 @@ class Ended(NamedTuple):
     status: int
 
 
+class Window(NamedTuple):
+    """A phase between two readings: counters (minor, major) and CLOCK_MONOTONIC nanoseconds of each."""
+
+    name: str
+    start: tuple[int, int, int]
+    end: tuple[int, int, int]
+
+
 Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Snapshot]
 
 
 @dataclass
 class Journal:
-    """One followed program."""
+    """One followed program, or (`is_attached`) a stretch in the life of one that ran already.
+
+    The entries of an attached one begin with the mappings and the state of all pages, which its faults
+    before then have made. `zero_frames` are the physical pages the kernel maps for memory only read.
+    """
 
     argv: list[str]
     path: str
@@ -105,3 +117,5 @@ class Journal:
     lost: int = 0
     ring_bytes: int = 0
     detail: int = 0
+    is_attached: bool = False
+    zero_frames: frozenset[int] = frozenset()

@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from faultprobe import _native
+
 ENTRY_BYTES = 8
 # One page of entries: what one page table maps on most machines, and a cheap single read.
 CHUNK_PAGES = 512
@@ -48,6 +50,14 @@ def read(pid: int, chunks: Iterable[int]) -> dict[int, int]:
     finally:
         os.close(descriptor)
     return entries
+
+
+def zero_frames() -> frozenset[int]:
+    """The physical pages that stand for memory only read; empty when frames are not ours to know.
+
+    s390x and mips have several, chosen by the address, so a few neighbours are asked.
+    """
+    return frozenset(frame(entry) for entry in _native.zero_page_entries()) - {0}
 
 
 def _runs(chunks: list[int]) -> Iterator[tuple[int, int]]:

@@ -65,34 +65,46 @@ Key = tuple[int, int]
 MAPPING_CAUSES = (causes.FILE_MAP, causes.FILE_FIRST, causes.FILE_READ, causes.SHARED)
 
 
+class Machine(NamedTuple):
+    """What the inference depends on. `has_detail`: records tell the frame an address led to."""
+
+    has_detail: bool
+    pmd_pages: int
+    window_pages: int
+    zero_frames: frozenset[int]
+
+
 class Pages:
     """The pages of one address space. A copy made by fork shares the layers below with its parent."""
 
-    def __init__(
-        self, number: int, space: Space, has_detail: bool, pmd_pages: int, window_pages: int
-    ) -> None:
+    def __init__(self, number: int, space: Space, machine: Machine) -> None:
         self.number = number
         self.space = space
-        self.has_detail = has_detail
-        self.pmd_pages = pmd_pages
-        self.window_pages = window_pages
+        self.machine = machine
         self.forks = 0
         self.unexplained = 0
         self.is_fresh_copy = False
+        self.is_attached = False
         self.populating: tuple[int, int] | None = None
         self._layers: list[dict[Key, State | None]] = [{}]
         self._open: dict[int, Key] = {}
         self._firsts: dict[tuple[int, int], list[Finding]] = {}
 
+    def attach(self) -> None:
+        """These pages are those of a process that ran already: the first snapshot shows what it had."""
+        self.is_attached = self.is_fresh_copy = True
+        self.forks = 1
+
     def fork(self, number: int) -> Pages:
         """The child's pages; from now on both sides' anonymous pages are shared until written."""
         if self._layers[-1]:
             self._layers.append({})
-        child = Pages(number, self.space.copy(), self.has_detail, self.pmd_pages, self.window_pages)
+        child = Pages(number, self.space.copy(), self.machine)
         child._layers = [*self._layers[:-1], {}]
         self.forks += 1
         child.forks = self.forks
         child.is_fresh_copy = True
+        child.is_attached = self.is_attached
         return child
 
     def take(self, finding: Finding) -> None:
@@ -119,7 +131,7 @@ class Pages:
         else:
             self._open.pop(page, None)
         if before is None:
-            self._firsts.setdefault((piece.birth, page // self.pmd_pages), []).append(finding)
+            self._firsts.setdefault((piece.birth, page // self.machine.pmd_pages), []).append(finding)
 
     # A page that was not there
 
@@ -132,7 +144,7 @@ class Pages:
         if finding.is_growth:
             finding.cause = causes.STACK_GROWTH
             return State(ANONYMOUS, frame, self.forks)
-        if not self.has_detail:
+        if not self.machine.has_detail:
             finding.cause = causes.SWAP_IN if fault.is_major else causes.ANONYMOUS_FIRST
             return State(UNSURE, 0, self.forks, finding)
         finding.order = _order(fault)
@@ -141,7 +153,7 @@ class Pages:
             return State(ZERO, 0, self.forks)
         finding.cause = causes.ZERO_FILL
         if finding.order:
-            finding.cause = causes.THP if 1 << finding.order >= self.pmd_pages else causes.MTHP
+            finding.cause = causes.THP if 1 << finding.order >= self.machine.pmd_pages else causes.MTHP
         return State(ANONYMOUS, frame, self.forks)
 
     def _take_shared(self, finding: Finding, before: State | None, frame: int) -> State:
@@ -152,7 +164,7 @@ class Pages:
             return State(SHARED, frame, self.forks)
         if fault.is_major:
             finding.cause = causes.FILE_READ
-        elif before.frame == frame or not self.has_detail:
+        elif before.frame == frame or not self.machine.has_detail:
             finding.cause = causes.SHARED_WRITE
         else:
             finding.cause = causes.SHARED
@@ -162,7 +174,7 @@ class Pages:
 
     def _take_again(self, finding: Finding, before: State, frame: int) -> State:
         fault = finding.fault
-        if not self.has_detail:
+        if not self.machine.has_detail:
             return self._take_again_blindly(finding, before)
         is_copy = frame not in (0, before.frame)
         if before.backing == FILE and before.frame == 0:
@@ -255,7 +267,10 @@ class Pages:
                         owner.cause = causes.FILE_MAP
                 else:
                     self.unexplained += 1
-            self._layers[-1][key] = State(backing, pagemap.frame(entry), self.forks, None, populated)
+            # What another process holds too was shared by a fork, maybe before anything was followed.
+            is_own = entry & pagemap.EXCLUSIVE or not self.is_attached
+            forks = self.forks if is_own else self.forks - 1
+            self._layers[-1][key] = State(backing, pagemap.frame(entry), forks, None, populated)
         self.populating = None
 
     def _settle_page(self, page: int, entry: int) -> None:
@@ -272,7 +287,10 @@ class Pages:
     def _backing(self, entry: int, piece: Piece, forks: int) -> str:
         if entry & pagemap.FILE_OR_SHARED:
             return FILE
-        if not piece.is_file and not entry & pagemap.EXCLUSIVE and self.forks == forks and self.forks == 0:
+        frame = pagemap.frame(entry)
+        if frame and self.machine.zero_frames:
+            return ZERO if frame in self.machine.zero_frames else ANONYMOUS
+        if not piece.is_file and not entry & pagemap.EXCLUSIVE and self.forks == forks == 0:
             # Private memory that no fork has shared and that is not exclusive: the zero page.
             return ZERO
         return ANONYMOUS
@@ -308,7 +326,7 @@ class Pages:
 
     def _whose_window(self, piece: Piece, page: int) -> Finding | None:
         """The first fault in the page's fault-around window that mapped a page of the same mapping."""
-        for finding in self._firsts.get((piece.birth, page // self.pmd_pages), ()):
+        for finding in self._firsts.get((piece.birth, page // self.machine.pmd_pages), ()):
             if finding.cause in MAPPING_CAUSES and page in self._window(finding):
                 return finding
         return None
@@ -318,9 +336,9 @@ class Pages:
         mapping = finding.piece
         assert mapping is not None
         page = finding.fault.address // PAGE
-        first = max(page // self.window_pages * self.window_pages, mapping.start // PAGE)
-        table_end = (page // self.pmd_pages + 1) * self.pmd_pages
-        return range(first, min(first + self.window_pages, table_end, mapping.end // PAGE))
+        first = max(page // self.machine.window_pages * self.machine.window_pages, mapping.start // PAGE)
+        table_end = (page // self.machine.pmd_pages + 1) * self.machine.pmd_pages
+        return range(first, min(first + self.machine.window_pages, table_end, mapping.end // PAGE))
 
     def _large_folios(self, strangers: list[tuple[int, int, Piece, Key]]) -> dict[int, Finding]:
         """Which fault brought each unknown anonymous page: one naturally aligned block around it."""
@@ -329,7 +347,9 @@ class Pages:
         if not there:
             return owners
         groups = {
-            (piece.birth, page // self.pmd_pages) for page, _, piece, _ in strangers if not piece.is_file
+            (piece.birth, page // self.machine.pmd_pages)
+            for page, _, piece, _ in strangers
+            if not piece.is_file
         }
         for group in groups:
             for finding in self._firsts.get(group, ()):
@@ -337,7 +357,7 @@ class Pages:
                     continue
                 page = finding.fault.address // PAGE
                 order = finding.order
-                while 2 << order <= self.pmd_pages:
+                while 2 << order <= self.machine.pmd_pages:
                     first = page >> (order + 1) << (order + 1)
                     block = range(first, first + (2 << order))
                     if not all(each == page or each in there for each in block):
@@ -345,7 +365,7 @@ class Pages:
                     order += 1
                 if order:
                     finding.order = order
-                    finding.cause = causes.THP if 1 << order == self.pmd_pages else causes.MTHP
+                    finding.cause = causes.THP if 1 << order == self.machine.pmd_pages else causes.MTHP
                     first = page >> order << order
                     for each in range(first, first + (1 << order)):
                         if each != page:
@@ -355,23 +375,23 @@ class Pages:
     # The layers
 
     def _state(self, key: Key, page: int) -> State | None:
-        huge = _huge_key(key, page, self.pmd_pages)
+        huge = _huge_key(key, page, self.machine.pmd_pages)
         for layer in reversed(self._layers):
             if key in layer:
                 return layer[key]
             if huge in layer:
                 state = layer[huge]
                 assert state is not None
-                return state._replace(frame=state.frame and state.frame + page % self.pmd_pages)
+                return state._replace(frame=state.frame and state.frame + page % self.machine.pmd_pages)
         return None
 
     def _put(self, key: Key, page: int, state: State, page_bytes: int) -> None:
         pages = page_bytes // PAGE
         if pages <= 1:
             self._layers[-1][key] = state
-        elif pages >= self.pmd_pages:
-            base = state.frame and state.frame - page % self.pmd_pages
-            self._layers[-1][_huge_key(key, page, self.pmd_pages)] = state._replace(frame=base)
+        elif pages >= self.machine.pmd_pages:
+            base = state.frame and state.frame - page % self.machine.pmd_pages
+            self._layers[-1][_huge_key(key, page, self.machine.pmd_pages)] = state._replace(frame=base)
             self._layers[-1].pop(key, None)
         else:
             inside = page % pages

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from faultprobe.ledger import causes
-from faultprobe.ledger.document import BillLine, Ledger
+from faultprobe.ledger.schema import BillLine, Ledger
 from faultprobe.ledger.stages import STAGES
 from faultprobe.text import table
 

@@ -1,0 +1,167 @@
+"""The ledger as a document: what `trace --json` writes, and what a Run carries for each phase.
+
+Counts are faults, lengths bytes, times CLOCK_MONOTONIC nanoseconds, causes the slugs of `causes.TITLES`.
+Lists are sorted, most faults first. `schema_version` grows with every change that a reader could notice.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, TypedDict
+
+SCHEMA_VERSION = 1
+
+
+class CauseLine(TypedDict):
+    """All faults of one cause. `neighbours` are pages that came along without a fault of their own."""
+
+    cause: str
+    title: str
+    faults: int
+    neighbours: int
+
+
+class BillLine(TypedDict):
+    """Faults of one stage with one cause on one kind of mapping; `order` is that of the pages (0: base)."""
+
+    stage: str
+    object: str
+    kind: str
+    cause: str
+    order: int
+    faults: int
+    major: int
+    neighbours: int
+
+
+class CodeLine(TypedDict):
+    """Faults taken by one function. `symbol` is empty where none covers the instruction."""
+
+    object: str
+    symbol: str
+    faults: int
+
+
+class UntrappedLine(TypedDict):
+    """Faults the kernel took without a trap, with the system call that asked and who called it."""
+
+    pid: int
+    stage: str
+    call: str
+    object: str
+    symbol: str
+    address: int
+    length: int
+    faults: int
+
+
+class FaultLine(TypedDict):
+    """One fault."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    stage: str
+    address: int
+    instruction: int
+    is_major: bool
+    in_kernel: bool
+    cause: str
+    order: int
+    neighbours: int
+    kind: str
+    object: str
+    code_object: str
+    symbol: str
+
+
+class ProcessLine(TypedDict):
+    """One process: its counters' rise is recorded + untrapped + residual. Status null: it has not ended."""
+
+    pid: int
+    parent_pid: int
+    path: str
+    inherited: int
+    rise_minor: int
+    rise_major: int
+    recorded: int
+    untrapped: int
+    residual: int
+    exit_status: Optional[int]
+
+
+class Totals(TypedDict):
+    inherited: int
+    rise_minor: int
+    rise_major: int
+    recorded: int
+    untrapped: int
+    residual: int
+
+
+class Verdict(TypedDict):
+    """`balanced` only when it is valid (nothing lost), complete (nothing cut off) and the residual is 0."""
+
+    balanced: bool
+    valid: bool
+    complete: bool
+    reasons: list[str]
+
+
+class StartUp(TypedDict):
+    """The bill of getting to the program's first instruction, of the first process's first image."""
+
+    inherited: int
+    exec: int
+    exec_untrapped: int
+    loader: int
+    program: int
+
+
+class Ledger(TypedDict):
+    schema_version: int
+    argv: list[str]
+    path: str
+    exit_status: int
+    page_size_bytes: int
+    ring_bytes: int
+    lost: int
+    detail: int
+    verdict: Verdict
+    totals: Totals
+    start_up: StartUp
+    causes: list[CauseLine]
+    bill: list[BillLine]
+    code: list[CodeLine]
+    untrapped: list[UntrappedLine]
+    processes: list[ProcessLine]
+    unexplained_pages: int
+    map_disagreements: int
+    faults: Optional[list[FaultLine]]
+
+
+class PhaseLedger(TypedDict):
+    """One phase: the rise of the counters is recorded + untrapped + residual."""
+
+    name: str
+    rise_minor: int
+    rise_major: int
+    recorded: int
+    untrapped_faults: int
+    residual: int
+    causes: list[CauseLine]
+    bill: list[BillLine]
+    code: list[CodeLine]
+    untrapped: list[UntrappedLine]
+
+
+class MeasuredLedger(TypedDict):
+    """The ledger of phases of a process that ran already."""
+
+    schema_version: int
+    page_size_bytes: int
+    ring_bytes: int
+    lost: int
+    detail: int
+    verdict: Verdict
+    phases: list[PhaseLedger]
+    unexplained_pages: int
