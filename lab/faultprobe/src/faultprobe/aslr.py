@@ -23,10 +23,12 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import NamedTuple
 
+from faultprobe import calibration
 from faultprobe._native import Counters
-from faultprobe.aslrmodel import AslrReport, Model, Observation, Place, StackEffects
+from faultprobe.aslrmodel import AslrReport, Counts, Model, Observation, Place
+from faultprobe.calibration import Calibration
 from faultprobe.faultaround import Window, steps_of, unmapped_neighbours
-from faultprobe.faultwindow import fault_around_of
+from faultprobe.faultwindow import fault_around_bytes, fault_around_of
 from faultprobe.launch import Launch, find_program
 from faultprobe.recorder import Recording, record
 
@@ -157,7 +159,7 @@ class Examiner:
         program = starts[self.path] % table_bytes // self.page_size if self.can_move else None
         return Place(libc, program, recording.stack_start % self.page_size)
 
-    def stack_effects(self) -> StackEffects:
+    def stack_effects(self) -> dict[int, Counts]:
         """The rises for a stack that begins anywhere in a page, as differences to no padding.
 
         The places are sampled, and where two neighbours differ, the edge between them is found. With pages
@@ -182,14 +184,14 @@ class Examiner:
         samples = {padding: rises(padding) for padding in range(0, self.page_size, stride)}
         for padding in range(0, self.page_size - stride, stride):
             refine(padding, samples[padding], padding + stride, samples[padding + stride])
-        return StackEffects(rises_at)
+        return rises_at
 
-    def calibrate(self) -> tuple[Model, list[str]]:
-        """The model of the program, and its headings. Sets fault_around_bytes for one run."""
+    def calibrate(self) -> Calibration:
+        """Records what every prediction is computed from. Sets fault_around_bytes for one run."""
         scout = record(self.argv, environment=padded_environment(0), capture_stdout=True, no_aslr=True)
         readings_of(scout)
-        for path in {mapped.path for mapped in scout.maps}:
-            _read_into_page_cache(path)
+        files = sorted({mapped.path for mapped in scout.maps if Path(mapped.path).is_file()})
+        _read_into_page_cache(files)
         with fault_around_of(self.page_size) as window_bytes:
             recording = self.run(no_aslr=True)
         readings = readings_of(recording)
@@ -197,9 +199,30 @@ class Examiner:
         unrecorded = total - len(recording.faults)
         steps = steps_of(recording.events, [count - unrecorded for count in readings.counts], self.page_size)
         window = Window(window_bytes // self.page_size, self.pages_per_table)
-        phases = len(readings.counts) + 1
-        model = Model(steps, phases, window, self.place(recording), self.path, self.stack_effects())
-        return model, readings.headings
+        place = self.place(recording)
+        return Calibration(
+            program=self.path,
+            libc=self.libc,
+            headings=readings.headings,
+            phases=len(readings.counts) + 1,
+            window=window,
+            place=place,
+            steps=steps,
+            stack=self.stack_effects(),
+            files=files,
+        )
+
+    def calibration(self, stored: str | None) -> Calibration:
+        """The calibration in the file `stored` when it holds here; otherwise made, and stored there."""
+        window_bytes = fault_around_bytes()
+        found = calibration.load(stored, self.path, window_bytes) if stored else None
+        if found is None:
+            found = self.calibrate()
+            if stored:
+                calibration.store(stored, found, window_bytes)
+        else:
+            _read_into_page_cache(found.files)
+        return found
 
     def observe(self, model: Model, recording: Recording) -> Observation:
         """A run beside what was predicted for its place."""
@@ -216,9 +239,10 @@ class Examiner:
         }
 
 
-def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS) -> AslrReport:
+def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS, stored: str | None = None) -> AslrReport:
     """Calibrates, predicts and verifies one program.
 
+    `stored` is a file to keep the calibration in: it serves as long as nothing it depends on changes.
     Verifies with one steered run for each residue, `runs` runs with ASLR on and as many with ASLR off.
     Needs root. Raises WindowRefused or PerfRefused when the kernel forbids a step, NotADemonstration for
     a program of another kind, RunsUnusable when page cache or recorder fail, FileNotFoundError or
@@ -226,7 +250,8 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS) -> AslrReport:
     """
     page_size = os.sysconf("SC_PAGE_SIZE")
     examiner = Examiner(argv, page_size, table_pages(os.uname().machine, page_size))
-    model, headings = examiner.calibrate()
+    calibrated = examiner.calibration(stored)
+    model = calibrated.model()
     predicted = model.table()
     limits = [STEERING_STACK_BYTES + step * page_size for step in range(1, model.window.pages + 1)]
     steered = [examiner.run(no_aslr=True, stack_limit=limit) for limit in limits]
@@ -238,7 +263,7 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS) -> AslrReport:
         "schema_version": SCHEMA_VERSION,
         "program": list(argv),
         "libc": examiner.libc,
-        "phases": headings,
+        "phases": calibrated.headings,
         "page_size_bytes": page_size,
         "fault_around_bytes": model.window.pages * page_size,
         "page_table_pages": model.window.table_pages,
@@ -269,12 +294,9 @@ def _is_position_independent(path: str) -> bool:
     return int.from_bytes(header[ELF_TYPE_OFFSET:], sys.byteorder) == ELF_SHARED_OBJECT
 
 
-def _read_into_page_cache(path: str) -> None:
-    """Fault-around maps cached pages only, so all of a file has to be cached before a prediction holds."""
-    try:
+def _read_into_page_cache(paths: Sequence[str]) -> None:
+    """Fault-around maps cached pages only, so a file has to be cached whole before a prediction holds."""
+    for path in paths:
         with Path(path).open("rb") as stream:
             while stream.read(1 << 20):
                 pass
-    except OSError:
-        # "//anon", "[vdso]" and the like are no files.
-        return

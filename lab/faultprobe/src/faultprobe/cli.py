@@ -179,7 +179,7 @@ def aslr_command(arguments: argparse.Namespace) -> int:
     from faultprobe import aslr, text
 
     try:
-        report = aslr.examine(arguments.program, arguments.runs)
+        report = aslr.examine(arguments.program, arguments.runs, arguments.calibration)
     except (aslr.NotADemonstration, aslr.RunsUnusable) as error:
         return fail(error, EXIT_REFUSED)
     say(report, arguments, lambda: text.aslr(report))
@@ -254,6 +254,11 @@ def parser() -> argparse.ArgumentParser:
     aslr = command("aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified.")
     aslr.add_argument(
         "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
+    )
+    aslr.add_argument(
+        "--calibration",
+        metavar="FILE",
+        help="keep the calibration there; made anew only when it no longer holds",
     )
     for one in (record, trace, aslr):
         one.add_argument("program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT...]")

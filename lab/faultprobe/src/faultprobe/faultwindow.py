@@ -43,6 +43,15 @@ def fault_around_of(size_bytes: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+def fault_around_bytes() -> int:
+    """The window in force, in bytes. Raises WindowRefused as fault_around_of does."""
+    descriptor = _open()
+    try:
+        return int(os.read(descriptor, 64))
+    finally:
+        os.close(descriptor)
+
+
 def _open() -> int:
     try:
         return os.open(DEBUGFS_FILE, os.O_RDWR | os.O_CLOEXEC)
