@@ -10,11 +10,10 @@ from lab.remote import Remote
 from lab.results import transcript
 from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
 from lab.results.store import Result
-from lab.session import Ready
+from lab.session import ASLR, DEMONSTRATION, Ready
 from lab.steps import step
 
 PROBE = "python3 -m faultprobe"
-DEMONSTRATION = "/usr/local/bin/pagefault-demo"
 PROGRAMS = ("pagefault-demo", "pagefault-demo-static")
 
 TIMEOUT = 180.0
@@ -50,7 +49,7 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
                 file = result.write_transcript(name, program, text)
                 demonstrations[program] = Demonstration(file, transcript.parse(text, f"{program} on {name}"))
         with step("faultprobe aslr"):
-            aslr = remote.succeed(f"{PROBE} aslr --json - -- {DEMONSTRATION}", timeout=TIMEOUT)
+            aslr = remote.succeed(f"{ASLR} --json - -- {DEMONSTRATION}", timeout=TIMEOUT)
     return result.write_run(
         envelope(
             guest=asdict(ready.guest),

@@ -30,6 +30,12 @@ from lab.remote import Remote
 from lab.results.store import Result
 from lab.steps import note, step
 
+DEMONSTRATION = "/usr/local/bin/pagefault-demo"
+"""Where provisioning installs the demonstration."""
+
+ASLR = "python3 -m faultprobe aslr --calibration /var/lib/faultlab/aslr.json"
+"""The ASLR experiment; the calibration that its predictions come from is made once, when a guest is provisioned."""
+
 _TEMPLATE = "template.qcow2"
 
 
@@ -140,6 +146,9 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
             recap = provision(targets, log=paths.cache() / "logs" / "ansible.log")
             for name, host in sorted(recap.hosts.items()):
                 note(f"{name}: {host.ok} tasks, {host.changed} changed")
+        for machine in machines:
+            with step(f"Calibrate {machine.name}"), machine.remote() as remote:
+                remote.succeed(f"{ASLR} --runs 1 --json /dev/null -- {DEMONSTRATION}")
         for each, machine in zip(missing, machines, strict=True):
             with step(f"Save the state of {each.guest.name}"):
                 made[each.guest.name] = _save(each, machine, store)
