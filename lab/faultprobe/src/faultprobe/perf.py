@@ -168,6 +168,24 @@ def _detail_works(detail: int) -> bool:
         page.close()
 
 
+class NoRecorder:
+    """Stands in for a Recorder where the kernel does not let us record: nothing ever happens."""
+
+    descriptors: tuple[int, ...] = ()
+    counted = lost = ring_bytes = 0
+
+    def drain(self) -> None:
+        """Nothing to take."""
+
+    def new_events(self) -> list[Event]:
+        """None."""
+        return []
+
+    def events(self) -> list[Event]:
+        """None."""
+        return []
+
+
 class Recorder:
     """The events and rings that follow one process, its threads and its children.
 

@@ -28,7 +28,7 @@ from faultprobe.ledger import elf, pagemap
 from faultprobe.ledger.account import Account, account_of
 from faultprobe.ledger.document import of_trace
 from faultprobe.ledger.follow import WALL, Follower
-from faultprobe.ledger.journal import Journal
+from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal
 from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
@@ -61,8 +61,9 @@ def trace(
     Its standard streams are this process's. Returns when the last of the followed processes has ended.
     `ring_bytes` is the size of each processor's ring, a power of two. The fork happens inside `spawning()`;
     `on_start` is told the process id when the program has been executed.
-    Raises FileNotFoundError or PermissionError when the program cannot be run, PerfRefused when the kernel
-    does not let us record, OSError for other refusals. Children of the calling thread that are not part
+    Where the kernel does not let us record, the account says so and has what the counters told.
+    Raises FileNotFoundError or PermissionError when the program cannot be run, OSError when it cannot be
+    followed (ptrace is forbidden). Children of the calling thread that are not part
     of this must not end meanwhile; use a thread of its own for that.
     """
     path = find_program(argv[0])
@@ -85,7 +86,7 @@ def trace(
         stack.callback(_end, pid)
         report_write.close()
         journal = Journal(list(argv), path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames())
-        recorder = stack.enter_context(perf.Recorder(pid, ring_bytes=ring_bytes, detail=journal.detail))
+        recorder = _recorder(stack, journal, ring_bytes)
         follower = Follower(journal, recorder)
         follower.attach()
         stack.callback(follower.kill)
@@ -101,6 +102,24 @@ def trace(
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
         journal.ring_bytes = recorder.ring_bytes
     return Trace(journal, account_of(journal), os.waitstatus_to_exitcode(follower.exit_status))
+
+
+def _recorder(
+    stack: contextlib.ExitStack, journal: Journal, ring_bytes: int | None
+) -> perf.Recorder | perf.NoRecorder:
+    """The best recorder the system allows; what it does not allow is noted in the journal."""
+    for level in (FULL, USER_MODE):
+        try:
+            recorder = perf.Recorder(
+                journal.pid, ring_bytes=ring_bytes, user_only=level == USER_MODE, detail=journal.detail
+            )
+        except perf.PerfRefused as refusal:
+            journal.refusal = journal.refusal or str(refusal)
+            continue
+        journal.level = level
+        return stack.enter_context(recorder)
+    journal.level = COUNTERS
+    return perf.NoRecorder()
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[io.FileIO, io.FileIO]:

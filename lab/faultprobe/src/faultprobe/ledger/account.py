@@ -7,13 +7,23 @@ mappings and the pages as they were at that moment.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faultprobe import procfs
 from faultprobe.ledger import calls, causes
-from faultprobe.ledger.journal import Born, Call, Ended, Entry, Executed, Journal, MapsRead, StackSeen
+from faultprobe.ledger.journal import (
+    COUNTERS,
+    Born,
+    Call,
+    Ended,
+    Entry,
+    Executed,
+    Journal,
+    MapsRead,
+    StackSeen,
+)
 from faultprobe.ledger.pagemap import Snapshot
 from faultprobe.ledger.pages import Finding, Machine, Pages
 from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
@@ -80,6 +90,7 @@ class Account:
     program_calls: list[tuple[int, int, str]] = field(default_factory=list)
     unexplained_pages: int = 0
     map_disagreements: int = 0
+    resident: Counter[tuple[Place, bool]] = field(default_factory=Counter)
 
 
 def account_of(journal: Journal) -> Account:
@@ -103,6 +114,7 @@ class _Walk:
         self.record_times: dict[int, list[int]] = defaultdict(list)
         self.calls: list[Call] = []
         self.ends: list[Ended] = []
+        self.unseen: set[int] = set()
         if journal.is_attached:
             self.pages[0].attach()
 
@@ -141,6 +153,8 @@ class _Walk:
             space = self.pages[step.space].space
             if step.is_check:
                 self.account.map_disagreements += space.disagreements(step.mappings)
+                if not self.machine.has_records:
+                    self.account.resident.update(self.pages[step.space].resident())
             else:
                 space.load(step.mappings)
         elif isinstance(step, Born):
@@ -175,6 +189,8 @@ class _Walk:
         pages.space.program_break = executed.program_break
         self.pages[executed.space] = pages
         self.space_of[executed.pid] = executed.space
+        if executed.is_secure:
+            self.unseen.add(executed.pid)
         files = {each.path for each in pages.space if each.is_file}
         loader = next(iter(files - {executed.path}), "")
         self.loaders[executed.space] = loader
@@ -227,9 +243,8 @@ class _Walk:
         if call.counts_left != call.counts_entered:
             pages.populating = calls.range_populated(call.name, call.args, call.result)
             code = self.symbolizer.code_of(pages.space, call.instruction, False)
-            faults = self._without_record(
-                call.tid, call.entered_ns, call.time_ns, call.counts_left - call.counts_entered
-            )
+            rise = call.counts_left - call.counts_entered
+            faults = self._without_record(call.pid, call.tid, call.entered_ns, call.time_ns, rise)
             if faults:
                 extent = pages.populating or (0, 0)
                 self.account.untrapped.append(
@@ -248,7 +263,10 @@ class _Walk:
             else:
                 pages.populating = None
 
-    def _without_record(self, tid: int, start: int, end: int, rise: int) -> int:
+    def _without_record(self, pid: int, tid: int, start: int, end: int, rise: int) -> int:
+        if self.journal.lost or pid in self.unseen:
+            # A fault without a record may have had one: nothing can be said of it.
+            return 0
         times = self.record_times[tid]
         return rise - (bisect_right(times, end) - bisect_left(times, start))
 
@@ -294,7 +312,7 @@ class _Walk:
     def _untrapped_of_exec(self, image: Image) -> None:
         executed = next(e for e in self.journal.entries if isinstance(e, Executed) and e.space == image.space)
         rise = executed.counts - executed.counts_entered
-        faults = self._without_record(image.pid, image.entered_ns, image.time_ns, rise)
+        faults = self._without_record(image.pid, image.pid, image.entered_ns, image.time_ns, rise)
         if faults:
             stack = next((each for each in executed.mappings if each.path == "[stack]"), None)
             extent = (stack.start, stack.end) if stack else (0, 0)
@@ -316,7 +334,13 @@ class _Walk:
 def _machine(journal: Journal) -> Machine:
     pmd = procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or DEFAULT_PMD_BYTES
     window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
-    return Machine(journal.detail > 0, pmd // PAGE, max(1, window // PAGE), journal.zero_frames)
+    return Machine(
+        journal.detail > 0,
+        journal.level != COUNTERS,
+        pmd // PAGE,
+        max(1, window // PAGE),
+        journal.zero_frames,
+    )
 
 
 def _applies_ns(step: Entry | Event) -> int:

@@ -29,6 +29,7 @@ FILE_AGAIN = "file-again"
 NO_MAPPING = "no-mapping"
 ARGUMENT_PAGE = "exec-argument"
 UNTRAPPED = "untrapped"
+UNRECORDED = "unrecorded"
 
 TITLES = {
     ZERO_FILL: "zero-fill on write",
@@ -57,4 +58,5 @@ TITLES = {
     NO_MAPPING: "no mapping known",
     ARGUMENT_PAGE: "exec argument page, no trap",
     UNTRAPPED: "faulted in by the kernel, no trap",
+    UNRECORDED: "inside a system call, not recorded",
 }

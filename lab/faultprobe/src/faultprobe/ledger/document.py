@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from faultprobe.ledger import causes
 from faultprobe.ledger.account import Account, Process, Untrapped
-from faultprobe.ledger.journal import Journal, Window
+from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal, Window
 from faultprobe.ledger.pages import Finding
 from faultprobe.ledger.schema import (
     SCHEMA_VERSION,
@@ -20,6 +20,7 @@ from faultprobe.ledger.schema import (
     MeasuredLedger,
     PhaseLedger,
     ProcessLine,
+    ResidentLine,
     StartUp,
     Totals,
     UntrappedLine,
@@ -94,22 +95,26 @@ def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: 
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
         "ring_bytes": journal.ring_bytes,
         "lost": journal.lost,
+        "level": journal.level,
         "detail": journal.detail,
         "verdict": _verdict(journal, account),
         "totals": _totals(account.processes),
         "start_up": _start_up(journal, account, stages),
-        "causes": cause_lines(account.findings, account.untrapped),
+        "causes": cause_lines(account.findings, account.untrapped, journal.level),
         "bill": bill_lines(account.findings, stages),
         "code": code_lines(account.findings),
         "untrapped": [_untrapped_line(each, stages) for each in account.untrapped],
         "processes": [_process_line(each) for each in account.processes],
         "unexplained_pages": account.unexplained_pages,
         "map_disagreements": account.map_disagreements,
+        "resident": _resident_lines(account) if journal.level == COUNTERS else None,
         "faults": [_fault_line(each, stages) for each in account.findings] if with_faults else None,
     }
 
 
-def cause_lines(findings: Iterable[Finding], untrapped: Iterable[Untrapped]) -> list[CauseLine]:
+def cause_lines(
+    findings: Iterable[Finding], untrapped: Iterable[Untrapped], level: str = FULL
+) -> list[CauseLine]:
     """Faults by cause, those without a trap included: their sum is what the counters must have risen by."""
     faults: Counter[str] = Counter()
     neighbours: Counter[str] = Counter()
@@ -117,7 +122,8 @@ def cause_lines(findings: Iterable[Finding], untrapped: Iterable[Untrapped]) -> 
         faults[finding.cause] += 1
         neighbours[finding.cause] += finding.neighbours
     for each in untrapped:
-        faults[causes.ARGUMENT_PAGE if each.is_exec else causes.UNTRAPPED] += each.faults
+        without_trap = causes.ARGUMENT_PAGE if each.is_exec else causes.UNTRAPPED
+        faults[without_trap if level == FULL else causes.UNRECORDED] += each.faults
     return [
         {"cause": cause, "title": causes.TITLES[cause], "faults": count, "neighbours": neighbours[cause]}
         for cause, count in faults.most_common()
@@ -162,6 +168,10 @@ def code_lines(findings: Iterable[Finding]) -> list[CodeLine]:
 def _verdict(journal: Journal, account: Account) -> Verdict:
     reasons = _lost(journal, account)
     is_valid = not reasons
+    if journal.level == USER_MODE:
+        reasons.append(f"faults in kernel mode could not be recorded: {journal.refusal}")
+    elif journal.level == COUNTERS:
+        reasons.append(f"no fault could be recorded, only counted: {journal.refusal}")
     cut_off = [each.pid for each in account.processes if not each.has_ended]
     if cut_off:
         reasons.append(f"the end of process {cut_off[0]} was not seen")
@@ -173,7 +183,7 @@ def _verdict(journal: Journal, account: Account) -> Verdict:
     residual = sum(each.residual for each in account.processes)
     if any(each.residual for each in account.processes):
         reasons.append(f"the causes and the counters differ: residual {residual}")
-    is_complete = not cut_off and not killed
+    is_complete = not cut_off and not killed and journal.level == FULL
     return {"balanced": not reasons, "valid": is_valid, "complete": is_complete, "reasons": reasons}
 
 
@@ -184,6 +194,13 @@ def _lost(journal: Journal, account: Account) -> list[str]:
     return [
         f"{lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too small "
         "(--ring-kib raises it)"
+    ]
+
+
+def _resident_lines(account: Account) -> list[ResidentLine]:
+    return [
+        {"object": place.object, "kind": place.kind, "is_file": is_file, "pages": pages}
+        for (place, is_file), pages in account.resident.most_common()
     ]
 
 

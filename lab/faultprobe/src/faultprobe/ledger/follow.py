@@ -21,9 +21,9 @@ from pathlib import Path
 
 from faultprobe import _native, procfs
 from faultprobe.ledger import calls, pagemap
-from faultprobe.ledger.journal import Born, Call, Ended, Executed, Journal, MapsRead, StackSeen
+from faultprobe.ledger.journal import COUNTERS, Born, Call, Ended, Executed, Journal, MapsRead, StackSeen
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
-from faultprobe.perf import Fault, Recorder
+from faultprobe.perf import Fault, NoRecorder, Recorder
 
 PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_DETACH = 24, 0x4206, 0x4207, 0x4208, 17
 OPTION_SYSGOOD, OPTION_FORK, OPTION_VFORK, OPTION_CLONE = 1, 2, 4, 8
@@ -76,7 +76,7 @@ class Follower:
     thread that are not followed must not end meanwhile: they would be reaped.
     """
 
-    def __init__(self, journal: Journal, recorder: Recorder) -> None:
+    def __init__(self, journal: Journal, recorder: Recorder | NoRecorder) -> None:
         self.journal = journal
         self.exit_status: int | None = None
         self._recorder = recorder
@@ -248,7 +248,10 @@ class Follower:
     def _leaving(self, thread: Thread) -> None:
         thread.is_leaving = True
         self._take_events()
-        self._snapshot(thread, set(thread.space.unread))
+        is_blind = self.journal.level == COUNTERS
+        self._snapshot(
+            thread, chunks_of_all(procfs.maps(str(thread.tid))) if is_blind else set(thread.space.unread)
+        )
         others = [t for t in self._threads.values() if t.space is thread.space and not t.is_leaving]
         if not others:
             self._read_maps(thread, is_check=True)
@@ -355,7 +358,7 @@ class Follower:
 class draining:
     """Empties the rings in a thread of its own while the block runs: the follower may wait for long."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder | NoRecorder) -> None:
         self._recorder = recorder
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="faultprobe-drain", daemon=True)
@@ -378,6 +381,16 @@ class draining:
                 # The first process has ended: its events no longer wake anybody, the time-out does.
                 if not happened & select.POLLIN:
                     poller.unregister(descriptor)
+
+
+def chunks_of_all(mappings: list[procfs.Mapping]) -> set[int]:
+    """The chunks of all memory that can be touched."""
+    return {
+        chunk
+        for each in mappings
+        if not each.permissions.startswith("---")
+        for chunk in range(each.start // PAGE // CHUNK_PAGES, (each.end - 1) // PAGE // CHUNK_PAGES + 1)
+    }
 
 
 def _counts(thread: Thread) -> int:

@@ -95,6 +95,9 @@ class Window(NamedTuple):
     end: tuple[int, int, int]
 
 
+# How much the system let us record: every fault, those in user mode, or only that counters rose.
+FULL, USER_MODE, COUNTERS = "full", "user mode", "counters"
+
 Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Snapshot]
 
 
@@ -103,7 +106,8 @@ class Journal:
     """One followed program, or (`is_attached`) a stretch in the life of one that ran already.
 
     The entries of an attached one begin with the mappings and the state of all pages, which its faults
-    before then have made. `zero_frames` are the physical pages the kernel maps for memory only read.
+    before then have made. `refusal` says which permission is missing when `level` is not FULL.
+    `zero_frames` are the physical pages the kernel maps for memory that was only read.
     """
 
     argv: list[str]
@@ -116,6 +120,8 @@ class Journal:
     counted: int = 0
     lost: int = 0
     ring_bytes: int = 0
+    level: str = FULL
+    refusal: str = ""
     detail: int = 0
     is_attached: bool = False
     zero_frames: frozenset[int] = frozenset()

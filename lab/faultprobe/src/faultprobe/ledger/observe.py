@@ -27,12 +27,11 @@ from faultprobe.ledger.follow import (
     PTRACE_SYSCALL,
     WALL,
     Follower,
+    chunks_of_all,
 )
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.perf import Recorder, best_detail
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Request(NamedTuple):
@@ -56,12 +55,7 @@ class Observer(Follower):
         first = next(iter(self._threads.values()))
         mappings = procfs.maps(str(first.pid))
         self._write(MapsRead(time.monotonic_ns(), first.space.number, mappings, False))
-        chunks = {
-            chunk
-            for each in mappings
-            if not each.permissions.startswith("---")
-            for chunk in range(each.start // PAGE // CHUNK_PAGES, (each.end - 1) // PAGE // CHUNK_PAGES + 1)
-        }
+        chunks = chunks_of_all(mappings)
         entries = pagemap.read(first.pid, chunks)
         first.space.touched = {page // CHUNK_PAGES for page in entries}
         self._write(Snapshot(time.monotonic_ns(), first.space.number, frozenset(chunks), entries))

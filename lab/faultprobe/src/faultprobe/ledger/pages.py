@@ -13,7 +13,7 @@ from typing import NamedTuple
 from faultprobe.ledger import causes, pagemap
 from faultprobe.ledger.calls import PAGE
 from faultprobe.ledger.pagemap import CHUNK_PAGES
-from faultprobe.ledger.places import RELRO, Code, Place
+from faultprobe.ledger.places import RELRO, Code, Place, place_of
 from faultprobe.ledger.space import Piece, Space
 from faultprobe.perf import Fault
 
@@ -69,6 +69,7 @@ class Machine(NamedTuple):
     """What the inference depends on. `has_detail`: records tell the frame an address led to."""
 
     has_detail: bool
+    has_records: bool
     pmd_pages: int
     window_pages: int
     zero_frames: frozenset[int]
@@ -132,6 +133,19 @@ class Pages:
             self._open.pop(page, None)
         if before is None:
             self._firsts.setdefault((piece.birth, page // self.machine.pmd_pages), []).append(finding)
+
+    def resident(self) -> list[tuple[Place, bool]]:
+        """Every page that is known to be there: its place, and whether it is the file's own page."""
+        found = []
+        births = self._births()
+        for key, state in self._layers[-1].items():
+            piece = births.get(key[0])
+            if state is not None and piece is not None:
+                address = piece.origin + key[1] * PAGE
+                holder = self.space.find(address)
+                if holder is not None and holder.birth == key[0]:
+                    found.append((place_of(self.space, holder, address), state.backing == FILE))
+        return found
 
     # A page that was not there
 
@@ -252,11 +266,11 @@ class Pages:
                     strangers.append((page, entry, piece, key))
         if inherited:
             self._forget_what_fork_left(snapshot)
-        owners = {} if inherited else self._large_folios(strangers)
+        owners = {} if inherited or not self.machine.has_records else self._large_folios(strangers)
         for page, entry, piece, key in strangers:
             backing = self._backing(entry, piece, self.forks)
             populated = self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
-            if not inherited and not populated:
+            if self.machine.has_records and not inherited and not populated:
                 owner = owners.get(page)
                 if owner is None and backing == FILE:
                     owner = self._whose_window(piece, page)

@@ -89,6 +89,15 @@ class ProcessLine(TypedDict):
     exit_status: Optional[int]
 
 
+class ResidentLine(TypedDict):
+    """Pages in memory at the end of each process; `is_file`: the file's own page, not a private one."""
+
+    object: str
+    kind: str
+    is_file: bool
+    pages: int
+
+
 class Totals(TypedDict):
     inherited: int
     rise_minor: int
@@ -118,6 +127,10 @@ class StartUp(TypedDict):
 
 
 class Ledger(TypedDict):
+    """A traced program. `level` is "full", or "user mode" or "counters" where the system did not let us
+    record more; then nothing is balanced, and at "counters" `resident` tells what was in memory instead.
+    `detail`: 0 nothing but addresses, 1 frames, 2 frames and page sizes. `faults` when asked for."""
+
     schema_version: int
     argv: list[str]
     path: str
@@ -125,6 +138,7 @@ class Ledger(TypedDict):
     page_size_bytes: int
     ring_bytes: int
     lost: int
+    level: str
     detail: int
     verdict: Verdict
     totals: Totals
@@ -136,6 +150,7 @@ class Ledger(TypedDict):
     processes: list[ProcessLine]
     unexplained_pages: int
     map_disagreements: int
+    resident: Optional[list[ResidentLine]]
     faults: Optional[list[FaultLine]]
 
 

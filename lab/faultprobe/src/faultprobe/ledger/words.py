@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from faultprobe.ledger import causes
-from faultprobe.ledger.schema import BillLine, Ledger
+from faultprobe.ledger.journal import FULL
+from faultprobe.ledger.schema import BillLine, Ledger, ResidentLine
 from faultprobe.ledger.stages import STAGES
 from faultprobe.text import table
 
@@ -19,13 +20,15 @@ def ledger(made: Ledger) -> str:
     parts = [
         f"{made['path']}: {_verdict(made)}",
         f"{totals['rise_minor']} minor + {totals['rise_major']} major faults = {totals['recorded']} recorded "
-        f"+ {totals['untrapped']} without a trap + residual {totals['residual']}; "
+        f"+ {totals['untrapped']} {_without(made)} + residual {totals['residual']}; "
         f"{totals['inherited']} more were brought along from before exec",
         _causes(made),
         _start_up(made),
-        _bill(made),
-        _code(made),
     ]
+    if made["bill"]:
+        parts += [_bill(made), _code(made)]
+    if made["resident"] is not None:
+        parts.append(_resident(made["resident"]))
     if made["untrapped"]:
         parts.append(_untrapped(made))
     if len(made["processes"]) > 1:
@@ -39,6 +42,10 @@ def _verdict(made: Ledger) -> str:
         return "every fault is accounted for"
     word = "INVALID" if not verdict["valid"] else "INCOMPLETE" if not verdict["complete"] else "NOT BALANCED"
     return f"{word}: {'; '.join(verdict['reasons'])}"
+
+
+def _without(made: Ledger) -> str:
+    return "without a trap" if made["level"] == FULL else "inside system calls, not recorded"
 
 
 def _causes(made: Ledger) -> str:
@@ -58,7 +65,7 @@ def _start_up(made: Ledger) -> str:
         (bill["inherited"], "brought along by the process that executed it (ru_minflt survives exec)"),
         (
             bill["exec"] + bill["exec_untrapped"],
-            f"exec itself ({bill['exec_untrapped']} of them argument pages, no trap)",
+            f"exec itself ({bill['exec_untrapped']} of them {_without(made)})",
         ),
         (bill["loader"], "the dynamic loader, until the program's first instruction"),
         (bill["program"], "the program, libc's start-up included"),
@@ -103,6 +110,19 @@ def _code(made: Ledger) -> str:
     return _counted(rows, "who touched")
 
 
+def _resident(lines: list[ResidentLine]) -> str:
+    rows = [
+        (
+            line["pages"],
+            PurePath(line["object"]).name or "-",
+            line["kind"],
+            "the file's" if line["is_file"] else "private",
+        )
+        for line in lines[:LINES_OF_BILL]
+    ]
+    return table([("pages at the end", "object", "kind", "whose"), *rows])
+
+
 def _untrapped(made: Ledger) -> str:
     rows = [
         (
@@ -111,7 +131,7 @@ def _untrapped(made: Ledger) -> str:
         )
         for line in made["untrapped"][:LINES_OF_CODE]
     ]
-    return _counted(rows, "without a trap, asked for by")
+    return _counted(rows, f"{_without(made)}: asked for by")
 
 
 def _processes(made: Ledger) -> str:
