@@ -105,6 +105,14 @@ def test_the_table_has_a_row_for_each_residue() -> None:
     assert made.predict(Place(97, None, 0)) == (0,)
 
 
+def test_a_place_further_up_moves_the_touches_up() -> None:
+    # Calibrated in one window (143 is its last page): a page up they part, a page down they do not.
+    made = model([text(0, 142), text(1, 143)], Place(96, None, 0))
+    assert made.predict(Place(96, None, 0)) == (0,)
+    assert made.predict(Place(97, None, 0)) == (1,)
+    assert made.predict(Place(95, None, 0)) == (0,)
+
+
 def test_the_programs_own_place_counts_too() -> None:
     own = [text(0, 143, "/bin/program"), text(1, 144, "/bin/program")]
     made = model([text(1, 300), *own], Place(96, 96, 0))

@@ -36,10 +36,11 @@ def join_for_good(thread: threading.Thread) -> None:
 
 
 def test_counters_are_those_of_getrusage() -> None:
+    before = faultprobe.counters()
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    now = faultprobe.counters()
-    assert now.major == usage.ru_majflt
-    assert 0 <= now.minor - usage.ru_minflt <= 2  # the answer of resource.getrusage may be a fresh page
+    after = faultprobe.counters()
+    assert before.minor <= usage.ru_minflt <= after.minor
+    assert before.major <= usage.ru_majflt <= after.major
 
 
 def test_touching_pages_raises_the_minor_counter_by_as_many() -> None:
