@@ -35,6 +35,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("rows", "address"),
     [
         ("http://a.example/debian/|Debian|Debian\n", "http://a.example/debian"),
+        ("http://x.example/debian||\nhttp://a.example/d|Debian|Debian\n", "http://a.example/d"),
         ("http://x.example/|Vendor|X\nhttp://a.example/d|Debian|Debian\n", "http://a.example/d"),
         (
             "http://s.example/debian-security|Debian|Debian-Security\nhttp://a.example/debian||\n",

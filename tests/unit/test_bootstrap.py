@@ -180,6 +180,16 @@ def test_an_interrupted_installation_is_not_taken_for_a_finished_one(host: Host)
     assert host.calls() == ["pip"]
 
 
+def test_half_an_upgrade_is_not_taken_for_the_old_environment(host: Host) -> None:
+    host.run()
+    host.write("checkout/requirements.txt", "x==2\n")
+    host.write("no-network")
+    assert host.run()[0] == 25
+    (host.root / "no-network").unlink()
+    host.write("checkout/requirements.txt", "x==1\n")
+    assert host.run() == (0, MAKES.format(host.root))
+
+
 def test_a_broken_environment_is_replaced(host: Host) -> None:
     host.run()
     host.calls()
