@@ -34,7 +34,7 @@ DEMONSTRATION = "/usr/local/bin/pagefault-demo"
 """Where provisioning installs the demonstration."""
 
 ASLR = "python3 -m faultprobe aslr --calibration /var/lib/faultlab/aslr.json"
-"""The ASLR experiment; the calibration that its predictions come from is made once, when a guest is provisioned."""
+"""The ASLR experiment. What its predictions come from is recorded once, when a guest is provisioned."""
 
 _TEMPLATE = "template.qcow2"
 
