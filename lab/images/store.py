@@ -110,7 +110,9 @@ class Store:
         entry = self.path(kind, key)
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with turn(entry.parent / f".{key}.lock"):
+            locks = self.root / ".locks"
+            locks.mkdir(exist_ok=True)
+            with turn(locks / f"{kind}-{key}.lock"):
                 # Somebody else may have built it meanwhile.
                 return self.find(kind, key) or self._build(entry, build)
         except OSError as error:

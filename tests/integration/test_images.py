@@ -93,7 +93,7 @@ def told(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def entries(cache: Path) -> list[str]:
     """The entries of a store that count as built, and temporary folders."""
-    kinds = (cache / "store").glob("*/*")
+    kinds = (cache / "store").glob("[!.]*/*")
     return sorted(str(path.relative_to(cache / "store")) for path in kinds if path.is_dir())
 
 

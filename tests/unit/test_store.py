@@ -38,8 +38,8 @@ def must_not_build(folder: Path) -> None:
 
 
 def entries(store: Store) -> list[str]:
-    """What is in the kind's folder, temporary folders and damaged entries with it, locks aside."""
-    return sorted(path.name for path in (store.root / "image").iterdir() if not path.name.endswith(".lock"))
+    """What is in the kind's folder, temporary folders and damaged entries with it."""
+    return sorted(path.name for path in (store.root / "image").iterdir())
 
 
 def test_what_was_built_is_found_again(store: Store) -> None:
