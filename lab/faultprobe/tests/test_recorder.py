@@ -7,6 +7,7 @@ import errno
 import json
 import mmap
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -184,6 +185,28 @@ def test_nothing_is_left_behind() -> None:
     before = open_descriptors()
     record(["true"], capture_stdout=True)
     assert_nothing_left(before)
+
+
+def test_a_child_that_waits_dies_with_a_killed_parent() -> None:
+    program = (
+        "import os, signal; from faultprobe.launch import Launch\n"
+        "print(Launch(['sleep', '60'], None, False, False, None).pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == -9
+    waiting = Path(f"/proc/{int(done.stdout)}")
+    deadline = time.monotonic() + 10
+    while waiting.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not waiting.exists()
+
+
+def test_a_program_is_not_tied_to_its_recorder() -> None:
+    program = (
+        "import ctypes; n = ctypes.c_int(9); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
+    )
+    assert record(python(program), capture_stdout=True).stdout == b"0\n"  # 2 is PR_GET_PDEATHSIG
 
 
 def test_an_exception_in_the_middle_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ struct plan {
     long persona;       /* -1: as the parent */
     long long stack;    /* soft limit of the stack in bytes, -1: as the parent */
     int go, report;
+    pid_t parent;
     int stop; /* stop at the first instruction of the program, until detached */
 };
 
@@ -34,6 +36,12 @@ static int apply(const struct plan *plan)
 {
     struct rlimit limit;
 
+    /* Until exec this process dies with its parent: it holds the other end of `go` itself, so that
+       waiting there would never end. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0)
+        return -1;
+    if (getppid() != plan->parent)
+        _exit(126);
     for (int number = 0; number < 3; number++)
         if (dup2(plan->descriptors[number], number) < 0)
             return -1;
@@ -81,6 +89,7 @@ static __attribute__((noreturn)) void run_child(const struct plan *plan)
     if (write(plan->report, "", 0) != 0 || read(plan->go, &byte, 1) != 1)
         _exit(126);
     execve("", plan->argv, plan->envp);
+    prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
     for (int round = 0; round < 2; round++) {
         read_for_effect =
             strlen(plan->path) + strings_length(plan->argv) + strings_length(plan->envp);
@@ -168,6 +177,7 @@ PyObject *spawn(PyObject *module, PyObject *args)
         return NULL;
     }
     /* The child calls nothing of Python's, so the interpreter need not be told of this fork. */
+    plan.parent = getpid();
     pid = fork();
     if (pid == 0)
         run_child(&plan);
