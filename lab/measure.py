@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import asdict
 
-from lab import paths
 from lab.remote import Remote
 from lab.results import transcript
 from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
 from lab.results.store import Result
-from lab.session import ASLR, DEMONSTRATION, Ready
+from lab.session import ASLR, DEMONSTRATION, Ready, revision
 from lab.steps import step
 
 PROBE = "python3 -m faultprobe"
@@ -22,14 +20,7 @@ TIMEOUT = 180.0
 
 def commit() -> Commit:
     """The revision of this repository, and whether the tree differs from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=paths.REPOSITORY, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    return Commit(git("rev-parse", "HEAD") or "unknown", bool(git("status", "--porcelain")))
+    return Commit(revision().removesuffix("-dirty"), revision().endswith("-dirty"))
 
 
 def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:

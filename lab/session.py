@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,7 @@ class Ready:
             "kernel": self.image.kernel_release,
             "provisioned": self.provisioned_key,
             "accelerator": self.accelerator,
+            "commit": revision(),
         }
 
 
@@ -90,6 +93,18 @@ class Given:
 
     ready: tuple[Ready, ...]
     result: Result
+
+
+@functools.cache
+def revision() -> str:
+    """The commit of this repository, ``-dirty`` behind it when the tree differs; ``unknown`` outside of git."""
+
+    def git(*arguments: str) -> str:
+        argv = ["git", "-C", str(paths.REPOSITORY), *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return (git("rev-parse", "HEAD") or "unknown") + ("-dirty" if git("status", "--porcelain") else "")
 
 
 GIVEN = pytest.StashKey[Given]()
