@@ -12,7 +12,7 @@ from lab.session import GIVEN, Given
 
 
 class Outcomes:
-    """The outcomes of one run of the tests. ``error`` is the first that was the lab's fault, not a count's."""
+    """The outcomes of one run of the tests; ``error`` is the first that was the lab's fault, not a count's."""
 
     def __init__(self, given: Given) -> None:
         self.given = given
@@ -27,7 +27,7 @@ class Outcomes:
     def pytest_runtest_makereport(
         self, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Show an error of the lab as its one line: its traceback would be about this program, not the guest."""
+        """Show an error of the lab as its one line: a traceback would be about this program."""
         report = yield
         if call.excinfo and isinstance(call.excinfo.value, LabError):
             self.error = self.error or call.excinfo.value

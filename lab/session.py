@@ -97,7 +97,7 @@ class Given:
 
 @functools.cache
 def revision() -> str:
-    """The commit of this repository, ``-dirty`` behind it when the tree differs; ``unknown`` outside of git."""
+    """The commit of this repository, ``-dirty`` behind it when the tree differs; ``unknown`` without git."""
 
     def git(*arguments: str) -> str:
         argv = ["git", "-C", str(paths.REPOSITORY), *arguments]
