@@ -12,7 +12,7 @@ from lab.session import GIVEN, Given
 
 
 class Outcomes:
-    """The outcomes of one run of the tests; ``error`` is the first that was the lab's fault, not a count's."""
+    """The outcomes of one run of the tests; ``error`` is the first that was the lab's own fault."""
 
     def __init__(self, given: Given) -> None:
         self.given = given

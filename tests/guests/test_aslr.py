@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+from lab.remote import Remote
 from lab.results import aslr
 from lab.results.document import GuestRun
+
+
+def placement_step(run: GuestRun, remote: Remote, folder: Path) -> int:
+    """Pages between two places that libc can have, from the alignment its segments ask for.
+
+    glibc's loader heeds p_align (since 2.35: bug 28676), which is 64 KiB on aarch64; an interpreter, which musl's
+    libc is, is mapped by the kernel at any page.
+    """
+    path = aslr.read(run).report.libc
+    if path is None or Path(path).name.startswith("ld-"):
+        return 1
+    remote.get(path, folder / "libc")
+    with (folder / "libc").open("rb") as file:
+        align = max(segment["p_align"] for segment in ELFFile(file).iter_segments("PT_LOAD"))
+    return int(max(1, align // run.guest.page_size))
 
 
 def test_every_run_costs_what_its_residue_predicts(measured: GuestRun) -> None:
@@ -12,9 +32,10 @@ def test_every_run_costs_what_its_residue_predicts(measured: GuestRun) -> None:
     assert found.unpredicted == ()
 
 
-def test_every_residue_was_tried(measured: GuestRun) -> None:
+def test_every_place_libc_can_have_was_tried(measured: GuestRun, remote: Remote, tmp_path: Path) -> None:
     found = aslr.read(measured)
-    assert found.steered_residues == tuple(range(found.window_pages))
+    step = placement_step(measured, remote, tmp_path)
+    assert found.steered_residues == tuple(range(0, found.window_pages, step))
 
 
 def test_without_aslr_there_is_exactly_one_count(measured: GuestRun) -> None:
