@@ -214,12 +214,13 @@ class Examiner:
 
     def calibration(self, stored: str | None) -> Calibration:
         """The calibration in the file `stored` when it holds here; otherwise made, and stored there."""
+        if not stored:
+            return self.calibrate()
         window_bytes = fault_around_bytes()
-        found = calibration.load(stored, self.path, window_bytes) if stored else None
+        found = calibration.load(stored, self.path, window_bytes)
         if found is None:
             found = self.calibrate()
-            if stored:
-                calibration.store(stored, found, window_bytes)
+            calibration.store(stored, found, window_bytes)
         else:
             _read_into_page_cache(found.files)
         return found
