@@ -14,8 +14,8 @@ from lab.results.document import GuestRun
 def placement_step(run: GuestRun, remote: Remote, folder: Path) -> int:
     """Pages between two places that libc can have, from the alignment its segments ask for.
 
-    glibc's loader heeds p_align (since 2.35: bug 28676), which is 64 KiB on aarch64; an interpreter, which musl's
-    libc is, is mapped by the kernel at any page.
+    glibc's loader heeds p_align (since 2.35: bug 28676), which is 64 KiB on aarch64; an interpreter, which
+    musl's libc is, is mapped by the kernel at any page.
     """
     path = aslr.read(run).report.libc
     if path is None or Path(path).name.startswith("ld-"):
