@@ -9,7 +9,7 @@ LAB := $(PYTHON) -m lab
 BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
 
-.PHONY: help lab test lint doctor up down shell report payload lock bench clean environment environment-dev
+.PHONY: help lab test test-faultprobe lint doctor up down shell report payload lock bench clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,8 +17,13 @@ help: ## List the targets.
 lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all).
 	@$(LAB) lab --guests "$(GUESTS)"
 
-test: environment-dev ## Run every test, on real guests too.
+# With ARGS="..." pytest gets just that. faultprobe is a project of its own, tested as it is installed.
+test: environment-dev $(if $(ARGS),,test-faultprobe) ## Run every test, on real guests too.
 	@$(PYTHON) -m pytest $(ARGS)
+
+test-faultprobe: environment-dev
+	@$(PYTHON) -m pip install -qq --no-deps --no-build-isolation --no-input ./lab/faultprobe
+	@$(PYTHON) -m pytest -c lab/faultprobe/pyproject.toml lab/faultprobe/tests
 
 lint: environment-dev ## Check types, style, playbooks and YAML.
 	@$(LAB) lint
