@@ -1,0 +1,177 @@
+"""The main job as a user types it: results on disk, and an exit code and one line for every way to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab import paths
+from lab.guests import processes
+from lab.session import Given
+
+OWN = ("running", "in-use", "logs")
+"""What each cache needs for itself; all else is shared, so that nothing is built again."""
+
+GUEST = f"musl-1.2.5-{platform.machine()}"
+ROUND = [sys.executable, "-m", "lab"]
+
+
+@pytest.fixture
+def environment(given: Given, tmp_path: Path) -> dict[str, str]:
+    """A cache with everything built but nothing running, and a results folder of its own.
+
+    ``given`` has made sure that everything is built.
+    """
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for entry in paths.cache().iterdir():
+        if entry.name not in OWN:
+            (cache / entry.name).symlink_to(entry)
+    return {**os.environ, "FAULTLAB_CACHE": str(cache), "FAULTLAB_RESULTS": str(tmp_path / "results")}
+
+
+def lab(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*ROUND, *arguments],
+        cwd=paths.REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@contextmanager
+def running_lab(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A lab command that works in the background; ended, whatever happens, by its own process number."""
+    process = subprocess.Popen(
+        [*ROUND, *arguments],
+        cwd=paths.REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def qemu_of(environment: dict[str, str], deadline: float = 120) -> tuple[int, str]:
+    """Process number and birth of the guest's QEMU, once the guest is ready."""
+    state = Path(environment["FAULTLAB_CACHE"]) / "running" / f"{GUEST}.json"
+    until = time.monotonic() + deadline
+    while time.monotonic() < until:
+        if state.exists():
+            content = json.loads(state.read_text())
+            if content["ready"]:
+                return content["pid"], content["born"]
+        time.sleep(0.05)
+    raise AssertionError(f"{GUEST} was not ready within {deadline} s")
+
+
+def last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]
+
+
+def test_a_whole_run_leaves_everything_it_promises(environment: dict[str, str]) -> None:
+    done = lab(environment, "lab", "--guests", GUEST)
+    assert (done.returncode, done.stderr.count("faultlab:")) == (0, 0)
+    latest = Path(environment["FAULTLAB_RESULTS"]) / "latest"
+    found = {str(path.relative_to(latest)) for path in latest.rglob("*") if path.is_file()}
+    assert found == {
+        "comparison.json",
+        "junit.xml",
+        "report.html",
+        f"runs/{GUEST}.json",
+        f"transcripts/{GUEST}-pagefault-demo.txt",
+        f"transcripts/{GUEST}-pagefault-demo-static.txt",
+    }
+    cases = ElementTree.parse(latest / "junit.xml").iter("testcase")
+    properties = [{each.get("name") for each in case.iter("property")} for case in cases]
+    expected = {"guest", "image", "kernel", "provisioned", "accelerator", "commit"}
+    assert len(properties) > 15
+    assert [names for names in properties if names and names != expected] == []
+    assert sum(names == expected for names in properties) > 15
+
+
+def test_a_report_is_made_again_from_what_is_stored(environment: dict[str, str]) -> None:
+    assert lab(environment, "lab", "--guests", GUEST).returncode == 0
+    report = Path(environment["FAULTLAB_RESULTS"]) / "latest" / "report.html"
+    first = report.read_bytes()
+    report.unlink()
+    # No cache, so nothing but the stored runs can be read.
+    again = lab({**environment, "FAULTLAB_CACHE": environment["FAULTLAB_CACHE"] + "-none"}, "report")
+    assert (again.returncode, report.read_bytes()) == (0, first)
+
+
+def test_a_report_without_a_result_is_refused(environment: dict[str, str]) -> None:
+    done = lab(environment, "report")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "make lab" in done.stderr
+
+
+def test_a_guest_that_dies_in_the_middle_is_named(environment: dict[str, str]) -> None:
+    with running_lab(environment, "lab", "--guests", GUEST) as command:
+        pid, born = qemu_of(environment)
+        processes.send(pid, born, signal.SIGKILL)
+        _, errors = command.communicate(timeout=200)
+    assert command.returncode == 17
+    assert [line for line in errors.splitlines() if line.startswith(f"faultlab: {GUEST}:")] != []
+    assert not (Path(environment["FAULTLAB_RESULTS"]) / "latest").exists()
+
+
+def test_an_interrupted_run_leaves_nothing(environment: dict[str, str]) -> None:
+    with running_lab(environment, "lab", "--guests", GUEST) as command:
+        pid, born = qemu_of(environment)
+        command.send_signal(signal.SIGINT)
+        _, errors = command.communicate(timeout=60)
+    assert (command.returncode, last_line(errors)) == (130, "faultlab: interrupted; nothing was left running")
+    assert not processes.is_alive(pid, born)
+    assert list((Path(environment["FAULTLAB_CACHE"]) / "running").glob("*.json")) == []
+
+
+def test_a_second_lab_on_the_same_cache_is_refused(environment: dict[str, str]) -> None:
+    with running_lab(environment, "lab", "--guests", GUEST) as command:
+        qemu_of(environment)
+        second = lab(environment, "lab", "--guests", GUEST)
+        assert second.returncode == 20
+        assert second.stderr.count("\n") == 1
+        assert f"(process {command.pid})" in second.stderr
+
+
+def test_guests_that_stay_are_used_and_ended(environment: dict[str, str]) -> None:
+    assert lab(environment, "up", "--guests", GUEST).returncode == 0
+    pid, born = qemu_of(environment)
+    try:
+        said = lab(environment, "shell", GUEST, "--", "uname", "-m")
+        assert (said.returncode, said.stdout.strip()) == (0, platform.machine())
+        assert lab(environment, "lab", "--guests", GUEST).returncode == 0
+        # The lab worked in the guest that was there, and left it there.
+        assert processes.is_alive(pid, born)
+    finally:
+        down = lab(environment, "down")
+    assert down.stdout.strip() == f"stopped: {GUEST}"
+    assert not processes.is_alive(pid, born)
+
+
+def test_an_unknown_guest_is_refused(environment: dict[str, str]) -> None:
+    done = lab(environment, "lab", "--guests", "musl-1.2.5-x86")
+    assert done.returncode == 10
+    assert done.stderr.count("\n") == 1
+    assert f"did you mean {GUEST}?" in done.stderr
