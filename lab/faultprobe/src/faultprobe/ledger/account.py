@@ -334,12 +334,15 @@ class _Walk:
 def _machine(journal: Journal) -> Machine:
     pmd = procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or DEFAULT_PMD_BYTES
     window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
+    swaps = (procfs.read("/proc/swaps") or "").splitlines()
     return Machine(
-        journal.detail > 0,
-        journal.level != COUNTERS,
-        pmd // PAGE,
-        max(1, window // PAGE),
-        journal.zero_frames,
+        has_detail=journal.detail > 0,
+        has_records=journal.level != COUNTERS,
+        # The first line is a heading.
+        has_swap=len(swaps) > 1,
+        pmd_pages=pmd // PAGE,
+        window_pages=max(1, window // PAGE),
+        zero_frames=journal.zero_frames,
     )
 
 

@@ -117,15 +117,23 @@ def cause_lines(
 ) -> list[CauseLine]:
     """Faults by cause, those without a trap included: their sum is what the counters must have risen by."""
     faults: Counter[str] = Counter()
+    major: Counter[str] = Counter()
     neighbours: Counter[str] = Counter()
     for finding in findings:
         faults[finding.cause] += 1
+        major[finding.cause] += finding.fault.is_major
         neighbours[finding.cause] += finding.neighbours
     for each in untrapped:
         without_trap = causes.ARGUMENT_PAGE if each.is_exec else causes.UNTRAPPED
         faults[without_trap if level == FULL else causes.UNRECORDED] += each.faults
     return [
-        {"cause": cause, "title": causes.TITLES[cause], "faults": count, "neighbours": neighbours[cause]}
+        {
+            "cause": cause,
+            "title": causes.TITLES[cause],
+            "faults": count,
+            "major": major[cause],
+            "neighbours": neighbours[cause],
+        }
         for cause, count in faults.most_common()
     ]
 

@@ -64,14 +64,17 @@ class Observer(Follower):
         for tid in self._threads:
             _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
 
-    def end(self) -> None:
-        """A last look at what was touched, then lets every thread go."""
+    def stop(self) -> None:
+        """Stops every thread and takes a last look at what was touched."""
         for thread in list(self._threads.values()):
             _interrupt(thread.tid)
         main = self._threads.get(self.journal.pid)
         if main is not None:
             self._take_events()
             self._snapshot(main, set(main.space.unread))
+
+    def let_go(self) -> None:
+        """Ends the following; the process goes on."""
         for tid in list(self._threads):
             _native.ptrace_request(PTRACE_DETACH, tid, 0)
 
@@ -91,9 +94,11 @@ def observe(pid: int, requests: int, answers: int) -> None:
         _say(answers, {"ready": True})
         observer.follow(lambda: bool(select.select([requests], [], [], 0)[0]))
         request = _request(os.read(requests, 1 << 20))
-        observer.end()
+        observer.stop()
+        # While nothing runs: a fault between the two would look like a lost one.
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
         journal.ring_bytes = recorder.ring_bytes
+        observer.let_go()
     account = account_of(journal)
     _say(answers, {"ledger": document.of_windows(journal, account, request.windows, request.tid)})
 

@@ -41,7 +41,7 @@ class Finding:
     ) -> None:
         self.fault = fault
         self.is_growth = False
-        self.is_relocation = place.kind == RELRO
+        self.is_relocation = place.kind == RELRO and not fault.in_kernel
         self.address_space = address_space
         self.piece = piece
         self.place = place
@@ -70,6 +70,7 @@ class Machine(NamedTuple):
 
     has_detail: bool
     has_records: bool
+    has_swap: bool
     pmd_pages: int
     window_pages: int
     zero_frames: frozenset[int]
@@ -152,14 +153,14 @@ class Pages:
     def _take_first(self, finding: Finding, piece: Piece, frame: int) -> State:
         fault = finding.fault
         if piece.is_file:
-            finding.cause = causes.FILE_READ if fault.is_major else causes.FILE_FIRST
+            finding.cause = causes.FILE_FIRST
             finding.order = _order(fault)
             return State(UNSURE, frame, self.forks, finding)
         if finding.is_growth:
             finding.cause = causes.STACK_GROWTH
             return State(ANONYMOUS, frame, self.forks)
         if not self.machine.has_detail:
-            finding.cause = causes.SWAP_IN if fault.is_major else causes.ANONYMOUS_FIRST
+            finding.cause = causes.ANONYMOUS_FIRST
             return State(UNSURE, 0, self.forks, finding)
         finding.order = _order(fault)
         if frame == 0:
@@ -174,10 +175,7 @@ class Pages:
         fault = finding.fault
         finding.order = _order(fault)
         if before is None:
-            finding.cause = causes.FILE_READ if fault.is_major else causes.SHARED
-            return State(SHARED, frame, self.forks)
-        if fault.is_major:
-            finding.cause = causes.FILE_READ
+            finding.cause = causes.SHARED
         elif before.frame == frame or not self.machine.has_detail:
             finding.cause = causes.SHARED_WRITE
         else:
@@ -212,16 +210,18 @@ class Pages:
                 # After a fork: a private copy taken back, or a file page that fork did not hand on.
                 finding.cause = causes.FILE_AGAIN
                 return before._replace(forks=self.forks)
-            finding.cause = causes.FILE_READ if fault.is_major else causes.UPGRADE
+            finding.cause = causes.UPGRADE
             return before
         return self._take_anonymous_again(finding, before, frame, is_copy)
 
     def _take_anonymous_again(self, finding: Finding, before: State, frame: int, is_copy: bool) -> State:
         was_forked = self.forks > before.forks
-        if finding.fault.is_major:
-            finding.cause = causes.SWAP_IN
-        elif before.frame == 0:
+        if before.frame == 0:
             finding.cause = causes.ANONYMOUS_AGAIN
+        elif is_copy and self.machine.has_swap:
+            # Major does not say it all: a fault that was tried before is counted as major too.
+            came_back = causes.SWAP_IN if finding.fault.is_major else causes.ANONYMOUS_AGAIN
+            finding.cause = causes.ANONYMOUS_AGAIN if was_forked else came_back
         elif is_copy:
             finding.cause = causes.FORK_COPY if was_forked else causes.ANONYMOUS_AGAIN
         elif frame == 0:
@@ -273,12 +273,9 @@ class Pages:
             if self.machine.has_records and not inherited and not populated:
                 owner = owners.get(page)
                 if owner is None and backing == FILE:
-                    owner = self._whose_window(piece, page)
+                    owner = self._whose_window(piece, page) or self._whose_folio(piece, page, entry)
                 if owner is not None:
                     owner.neighbours += 1
-                    if owner.cause == causes.SHARED and piece.is_file:
-                        # Only a read fault is faulted around.
-                        owner.cause = causes.FILE_MAP
                 else:
                     self.unexplained += 1
             # What another process holds too was shared by a fork, maybe before anything was followed.
@@ -312,7 +309,7 @@ class Pages:
     def _settle(self, finding: Finding, backing: str) -> None:
         """The answer to what a first fault on a private page left open: it led to `backing`."""
         if finding.cause == causes.FILE_FIRST:
-            finding.cause = causes.FILE_MAP if backing == FILE else _copy_of_file(finding)
+            finding.cause = _mapping_of_file(finding) if backing == FILE else _copy_of_file(finding)
         elif finding.cause == causes.FILE_AGAIN:
             finding.cause = causes.UPGRADE if backing == FILE else _copy_of_file(finding)
         elif finding.cause == causes.ANONYMOUS_FIRST:
@@ -342,6 +339,16 @@ class Pages:
         """The first fault in the page's fault-around window that mapped a page of the same mapping."""
         for finding in self._firsts.get((piece.birth, page // self.machine.pmd_pages), ()):
             if finding.cause in MAPPING_CAUSES and page in self._window(finding):
+                return finding
+        return None
+
+    def _whose_folio(self, piece: Piece, page: int, entry: int) -> Finding | None:
+        """The first fault that led to the same stretch of memory: newer kernels map all of a folio."""
+        frame = pagemap.frame(entry)
+        for finding in self._firsts.get((piece.birth, page // self.machine.pmd_pages), ()):
+            other = finding.fault.physical // PAGE
+            is_near = frame and other and frame - other == page - finding.fault.address // PAGE
+            if is_near and finding.cause in MAPPING_CAUSES:
                 return finding
         return None
 
@@ -421,6 +428,10 @@ def _order(fault: Fault) -> int:
 def _huge_key(key: Key, page: int, pmd_pages: int) -> Key:
     """Where a page that maps a whole page table's worth is kept: births are positive."""
     return -key[0], page // pmd_pages
+
+
+def _mapping_of_file(finding: Finding) -> str:
+    return causes.FILE_READ if finding.fault.is_major else causes.FILE_MAP
 
 
 def _copy_of_file(finding: Finding) -> str:

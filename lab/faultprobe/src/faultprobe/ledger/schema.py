@@ -12,11 +12,12 @@ SCHEMA_VERSION = 1
 
 
 class CauseLine(TypedDict):
-    """All faults of one cause. `neighbours` are pages that came along without a fault of their own."""
+    """All faults of one cause. `neighbours` are pages that came along and never faulted themselves."""
 
     cause: str
     title: str
     faults: int
+    major: int
     neighbours: int
 
 

@@ -262,7 +262,7 @@ class Space:
         base = piece.start - calls.page_down(first - parsed.loads[0].offset)
         # Only the first mapping of an object makes an image; a program may map the file again as data.
         if parsed.loads[0].offset < PAGE:
-            self.images.append(Image(piece.path, base, piece.start, base + last))
+            self.images.append(Image(piece.path, base, piece.start, calls.page_up(base + last)))
 
     def image_at(self, address: int) -> Image | None:
         """The object whose loaded image covers an address."""
