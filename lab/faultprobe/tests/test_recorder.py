@@ -187,15 +187,17 @@ def test_nothing_is_left_behind() -> None:
     assert_nothing_left(before)
 
 
-def test_a_child_that_waits_dies_with_a_killed_parent() -> None:
+def test_a_child_that_waits_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    # The number goes through a file: the child would hold a pipe open, and this test with it.
     program = (
-        "import os, signal; from faultprobe.launch import Launch\n"
-        "print(Launch(['sleep', '60'], None, False, False, None).pid, flush=True)\n"
+        "import os, pathlib, signal; from faultprobe.launch import Launch\n"
+        "launch = Launch(['sleep', '60'], None, False, False, None)\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(launch.pid))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=False)
+    done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == -9
-    waiting = Path(f"/proc/{int(done.stdout)}")
+    waiting = Path(f"/proc/{int((tmp_path / 'pid').read_text())}")
     deadline = time.monotonic() + 10
     while waiting.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
