@@ -13,7 +13,7 @@ from lab.images.store import Store, key_of, tree_digest
 from lab.matrix import Guest
 from lab.steps import step
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the code that builds root file systems changes what it writes."""
 
 

@@ -41,7 +41,8 @@ def compile_python(tree: Path, library: str, log: Path) -> None:
             [
                 *tools.utilities().command("python3.13"),
                 *("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
-                *("-s", tree, "-p", "/", tree / library),
+                # -e: sitecustomize.py is a link to /etc, which would lead to the host's own file.
+                *("-e", tree.resolve(), "-s", tree, "-p", "/", tree / library),
             ],
             what="compileall",
             log=log,
