@@ -22,6 +22,7 @@ from typing import Any, cast
 from faultprobe import _native
 from faultprobe.ledger.schema import MeasuredLedger
 
+WARM_UPS = 3
 Reading = tuple[int, int, int]
 HELPER = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.ledger.observe import main; main()"
 
@@ -43,6 +44,7 @@ class Measurement:
         self._names = [name]
         self._readings: list[Reading] = []
         self._helper = 0
+        self._is_open = False
         self._ledger: MeasuredLedger | None = None
 
     @property
@@ -100,8 +102,11 @@ class Measurement:
 
     def __enter__(self) -> Measurement:
         self.start()
-        # Twice: the first call may fault in what the second finds.
-        _native.stamped_reading(self._who)
+        # The way out is gone a few times beforehand: what it writes to may still be shared by a fork.
+        for _ in range(WARM_UPS):
+            self.__exit__(None, None, None)
+        self._readings.clear()
+        self._is_open = True
         self._readings.append(_native.stamped_reading(self._who))
         return self
 
@@ -109,6 +114,8 @@ class Measurement:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._readings.append(_native.stamped_reading(self._who))
+        if not self._is_open:
+            return
         readings = self._readings
         try:
             with self.observing():

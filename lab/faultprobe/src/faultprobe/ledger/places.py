@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ class Code(NamedTuple):
 
 
 KERNEL = "[kernel]"
+KERNEL_SYMBOL = re.compile(rb"^([0-9a-f]+) [tTwW] (\S+)", re.MULTILINE)
 
 
 def place_of(space: Space, piece: Piece, address: int) -> Place:
@@ -90,7 +92,7 @@ class Symbolizer:
     """Names instructions; reads each file's symbols once, the kernel's only when one is asked for."""
 
     def __init__(self) -> None:
-        self._kernel: tuple[list[int], list[str]] | None = None
+        self._kernel: KernelSymbols | None = None
         self._known: dict[tuple[str, int], str] = {}
 
     def code_of(self, space: Space, instruction: int, in_kernel: bool) -> Code:
@@ -111,24 +113,53 @@ class Symbolizer:
 
     def _kernel_symbol(self, address: int) -> str:
         if self._kernel is None:
-            self._kernel = _kernel_symbols()
-        addresses, names = self._kernel
-        at = bisect_right(addresses, address) - 1
-        return names[at] if at >= 0 else ""
+            self._kernel = KernelSymbols()
+        return self._kernel.at(address)
 
 
-def _kernel_symbols() -> tuple[list[int], list[str]]:
-    """Addresses and names of the kernel's functions; none when they are hidden (kptr_restrict)."""
-    try:
-        text = Path("/proc/kallsyms").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return [], []
-    found = []
-    for line in text.splitlines():
-        address, kind, name = line.split()[:3]
-        if kind in "tTwW":
-            found.append((int(address, 16), name))
-    found.sort()
-    if not found or found[-1][0] == 0:
-        return [], []
-    return [address for address, _ in found], [name for _, name in found]
+class KernelSymbols:
+    """The kernel's functions, from /proc/kallsyms; none are found when their addresses are hidden.
+
+    The kernel lists itself in order of address, then its modules. There are two hundred thousand lines:
+    under emulation it would be felt if all were taken apart for the few that are asked for.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._text = Path("/proc/kallsyms").read_bytes()
+        except OSError:
+            self._text = b""
+        first_module = self._text.find(b"\t[")
+        self._end = self._text.rfind(b"\n", 0, first_module) + 1 if first_module >= 0 else len(self._text)
+        self._width = self._text.find(b" ")
+        last = self._text.rfind(b"\n", 0, max(0, self._end - 1)) + 1
+        self._last = self._text[last : last + self._width]
+        self._modules: list[tuple[bytes, bytes]] | None = None
+
+    def at(self, address: int) -> str:
+        """The function that begins last before an address."""
+        key = b"%0*x" % (self._width, address)
+        if not self._last.strip(b"0"):
+            return ""
+        return self._in_kernel(key) if key <= self._last else self._in_modules(key)
+
+    def _in_kernel(self, key: bytes) -> str:
+        low, high = 0, self._end
+        while low < high:
+            middle = self._text.rfind(b"\n", 0, (low + high) // 2) + 1
+            if self._text[middle : middle + self._width] <= key:
+                low = self._text.find(b"\n", (low + high) // 2) + 1
+            else:
+                high = middle
+        while low > 0:
+            low = self._text.rfind(b"\n", 0, low - 1) + 1
+            _, kind, name = self._text[low : self._text.find(b"\n", low)].split()[:3]
+            if kind in b"tTwW":
+                return name.decode()
+        return ""
+
+    def _in_modules(self, key: bytes) -> str:
+        if self._modules is None:
+            self._modules = sorted(KERNEL_SYMBOL.findall(self._text[self._end :]))
+        at = bisect_right(self._modules, (key, b"\xff")) - 1
+        return self._modules[at][1].decode() if at >= 0 else ""

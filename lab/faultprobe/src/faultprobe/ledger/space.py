@@ -7,6 +7,7 @@ page is kept under (birth, index), so it moves with the mapping and is forgotten
 
 from __future__ import annotations
 
+import functools
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,7 @@ class Piece:
 
     @property
     def is_shared_memory(self) -> bool:
-        return self.path.startswith(("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV"))
+        return _is_shared_memory(self.path)
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,11 @@ class Space:
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
+
+
+@functools.cache
+def _is_shared_memory(path: str) -> bool:
+    return path.startswith(("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV"))
 
 
 def _part(piece: Piece, start: int, end: int) -> Piece:

@@ -1,0 +1,223 @@
+"""Faults of a block of this process: what is known in advance, phase by phase; looking adds none."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faultprobe import document, measure
+from faultprobe.ledger.schema import MeasuredLedger
+
+PAGE = mmap.PAGESIZE
+MADV_NOHUGEPAGE, MADV_POPULATE_WRITE = 15, 23
+
+
+def causes(ledger: MeasuredLedger) -> dict[str, dict[str, int]]:
+    """Faults by phase and cause."""
+    return {
+        phase["name"]: {line["cause"]: line["faults"] for line in phase["causes"]}
+        for phase in ledger["phases"]
+    }
+
+
+def assert_balanced(ledger: MeasuredLedger) -> None:
+    assert ledger["verdict"] == {"balanced": True, "valid": True, "complete": True, "reasons": []}
+    assert [phase["residual"] for phase in ledger["phases"]] == [0] * len(ledger["phases"])
+
+
+def memory(pages: int) -> mmap.mmap:
+    made = mmap.mmap(-1, pages * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    made.madvise(MADV_NOHUGEPAGE)
+    return made
+
+
+def write_all(block: mmap.mmap) -> None:
+    for at in range(0, len(block), PAGE):
+        block[at] = 1
+
+
+@pytest.mark.parametrize("was_forked", [False, True])
+def test_an_empty_block_has_no_fault(was_forked: bool) -> None:
+    if was_forked:
+        # All pages are shared with the child, then write-protected: the next write to each is a fault.
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    with measure.measure() as measured:
+        pass
+    assert_balanced(measured.ledger)
+    (phase,) = measured.ledger["phases"]
+    assert (phase["name"], phase["rise_minor"], phase["rise_major"], phase["recorded"]) == ("block", 0, 0, 0)
+
+
+def test_each_phase_has_its_own_causes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 64 * PAGE)
+    block, other = memory(64), memory(64)
+    write_all(memory(1))
+    sum(memory(1)[at] for at in range(0, PAGE, PAGE))
+    with path.open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        with measure.measure("write") as measured:
+            write_all(block)
+            measured.mark("write again")
+            write_all(block)
+            measured.mark("read")
+            sum(other[at] for at in range(0, len(other), PAGE))
+            measured.mark("write what was read")
+            write_all(other)
+            measured.mark("populate")
+            block.madvise(4)
+            block.madvise(MADV_POPULATE_WRITE)
+            measured.mark("write to a file's copy")
+            write_all(mapped)
+    assert_balanced(measured.ledger)
+    assert causes(measured.ledger) == {
+        "write": {"zero-fill": 64},
+        "write again": {},
+        "read": {"zero-page": 64},
+        "write what was read": {"zero-copy": 64},
+        "populate": {"untrapped": 64},
+        "write to a file's copy": {"file-copy": 64},
+    }
+    (asked,) = measured.ledger["phases"][4]["untrapped"]
+    assert (asked["call"], asked["faults"], asked["length"]) == ("madvise", 64, 64 * PAGE)
+
+
+def test_other_threads_count_unless_this_one_is_asked_for() -> None:
+    def touch() -> None:
+        write_all(memory(500))
+
+    for this_thread, at_least, below in ((False, 500, 600), (True, 0, 100)):
+        with measure.measure(this_thread=this_thread) as measured:
+            worker = threading.Thread(target=touch)
+            worker.start()
+            worker.join()
+        assert_balanced(measured.ledger)
+        assert at_least <= measured.ledger["phases"][0]["rise_minor"] < below
+
+
+def test_a_thread_that_ran_before_is_followed_too() -> None:
+    begin, done = threading.Event(), threading.Event()
+
+    def touch() -> None:
+        begin.wait()
+        write_all(memory(500))
+        done.set()
+
+    worker = threading.Thread(target=touch)
+    worker.start()
+    with measure.measure() as measured:
+        begin.set()
+        done.wait()
+    worker.join()
+    assert_balanced(measured.ledger)
+    assert causes(measured.ledger)["block"]["zero-fill"] >= 500
+
+
+def test_the_ledger_is_there_at_the_end_and_errors_pass() -> None:
+    measured = measure.measure()
+    with pytest.raises(RuntimeError, match="when the block has ended"):
+        _ = measured.ledger
+    with pytest.raises(ZeroDivisionError), measured:
+        _ = 1 // 0
+    assert_balanced(measured.ledger)
+
+
+def test_nothing_is_left_behind() -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+    for _ in range(2):
+        with measure.measure():
+            pass
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_refusal_is_told_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = 'import sys; from os import write; write(int(sys.argv[4]), b\'{"refused": "no"}\\n\')'
+    monkeypatch.setattr(measure, "HELPER", helper)
+    with pytest.raises(measure.MeasureRefused, match="no"), measure.measure():
+        pass
+    monkeypatch.setattr(measure, "HELPER", "raise SystemExit(1)")
+    with pytest.raises(measure.MeasureRefused, match="ended before it was ready"), measure.measure():
+        pass
+
+
+def test_a_run_has_the_ledger_of_each_phase(run_document: Callable[..., Any]) -> None:
+    decoded = run_document()
+    document.check(decoded)
+    (result,) = decoded["experiments"]
+    ledger = result["ledger"]
+    assert_balanced(ledger)
+    rises = {phase["name"]: phase["rise_minor"] for phase in result["phases"]}
+    assert {phase["name"]: phase["rise_minor"] for phase in ledger["phases"]} == {
+        name: rise for name, rise in rises.items() if name != "initial"
+    }
+    assert causes(ledger) == {
+        "malloc": {"zero-fill": rises["malloc"]},
+        "memset": {"zero-fill": rises["memset"]},
+        "memset again": {},
+    }
+
+
+def test_a_run_without_a_ledger(run_document: Callable[..., Any]) -> None:
+    decoded = run_document("--no-ledger")
+    document.check(decoded)
+    assert "ledger" not in decoded["experiments"][0]
+
+
+def test_a_run_where_recording_is_forbidden_says_so(tmp_path: Path) -> None:
+    forbid = tmp_path / "forbid.c"
+    forbid.write_text(FORBID_PERF)
+    subprocess.run(["cc", "-o", str(tmp_path / "forbid"), str(forbid)], check=True)
+    command = [str(tmp_path / "forbid"), sys.executable, "-m", "faultprobe"]
+    done = subprocess.run([*command, "run", "--json", "-"], capture_output=True, text=True, check=True)
+    assert "perf_event_paranoid" in done.stdout
+    assert '"ledger_refused"' in done.stdout
+    traced = subprocess.run(
+        [*command, "trace", "--check", "--", "true"], capture_output=True, text=True, check=False
+    )
+    assert traced.returncode == 1
+    assert "no fault could be recorded, only counted" in traced.stderr
+    assert os.strerror(errno.EPERM) in traced.stderr
+    assert "pages at the end" in traced.stderr
+
+
+# As a container does: perf_event_open is refused with EPERM by a seccomp filter.
+FORBID_PERF = """
+#include <errno.h>
+#include <stddef.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int main(int count, char **arguments)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_perf_event_open, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+
+    if (count < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        return 126;
+    execvp(arguments[1], arguments + 1);
+    return 127;
+}
+"""

@@ -1,0 +1,144 @@
+"""`faultprobe trace` as a command: streams, exit status and signals are the program's own."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Probe
+
+from faultprobe import trace
+
+COMMAND = [sys.executable, "-m", "faultprobe", "trace"]
+WAIT_FOR_A_SIGNAL = """
+import signal, sys
+def note(number, frame):
+    print("got", number, flush=True)
+    sys.exit(7)
+signal.signal(int(sys.argv[1]), note)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_streams_and_exit_status_are_the_programs_own(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "ledger.json"
+    script = "cat; echo wrong >&2; exit 3"
+    done = probe("trace", "--json", str(output), "--", "sh", "-c", script, input="right\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "right\n", "wrong\n")
+    assert json.loads(output.read_text())["exit_status"] == 3
+
+
+def test_the_text_goes_to_standard_error(probe: Probe) -> None:
+    done = probe("trace", "--", "true")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.splitlines()[0].endswith("every fault is accounted for")
+    assert "start-up bill of the first image" in done.stderr
+
+
+def test_check_passes_a_balanced_ledger(probe: Probe) -> None:
+    assert probe("trace", "--check", "--", "true").returncode == 0
+    assert probe("trace", "--check", "--", "false").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("/nonexistent/program", 127), ("no-such-command", 127), ("/etc/passwd", 126)]
+)
+def test_what_cannot_be_run(probe: Probe, name: str, code: int) -> None:
+    done = probe("trace", "--", name)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (code, "", 1)
+
+
+@pytest.mark.parametrize("text", ["0", "3", "-4", "x"])
+def test_impossible_rings(probe: Probe, text: str) -> None:
+    done = probe("trace", "--ring-kib", text, "--", "true")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_reach_the_program(number: signal.Signals) -> None:
+    command = [*COMMAND, "--", sys.executable, "-c", WAIT_FOR_A_SIGNAL, str(int(number))]
+    tracer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert tracer.stdout is not None
+    assert tracer.stdout.readline() == "ready\n"
+    tracer.send_signal(number)
+    out, err = tracer.communicate(timeout=60)
+    assert (tracer.returncode, out) == (7, f"got {int(number)}\n")
+    assert "every fault is accounted for" in err
+
+
+def test_the_program_has_the_signal_mask_of_the_caller(probe: Probe) -> None:
+    program = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    done = probe("trace", "--", sys.executable, "-c", program)
+    assert done.stdout == "[]\n"
+
+
+def test_a_killed_tracer_leaves_no_program_behind(tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; echo ready; exec sleep 1000"
+    tracer = subprocess.Popen([*COMMAND, "--", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert tracer.stdout is not None
+    assert tracer.stdout.readline() == "ready\n"
+    pid = int((tmp_path / "pid").read_text())
+    descriptor = os.pidfd_open(pid)
+    tracer.kill()
+    tracer.wait(60)
+    # The end of file: nobody holds the other end of the pipe any more.
+    assert tracer.stdout.read() == ""
+    os.close(descriptor)
+
+
+def test_a_program_that_becomes_another_user_is_refused(tmp_path: Path) -> None:
+    program = tmp_path / "suid"
+    true = shutil.which("true")
+    assert true is not None
+    shutil.copy(true, program)
+    if os.geteuid() == 0:
+        os.chown(program, 1, 1)
+    program.chmod(0o4755)
+    if os.geteuid() != 0:
+        # One's own set-user-ID program changes nothing, so nothing is refused.
+        assert trace.find_program(str(program)) == str(program)
+        return
+    with pytest.raises(PermissionError, match="set-user-ID") as caught:
+        trace.trace([str(program)])
+    assert caught.value.errno == errno.EPERM
+
+
+def test_a_program_of_another_word_size_is_refused(tmp_path: Path) -> None:
+    program = tmp_path / "other"
+    header = bytearray(Path(sys.executable).resolve().read_bytes()[:64])
+    header[4] = 1 if sys.maxsize > 2**32 else 2
+    program.write_bytes(header)
+    program.chmod(0o755)
+    with pytest.raises(OSError, match="word size"):
+        trace.find_program(str(program))
+
+
+def test_tracing_from_a_thread_leaves_other_children_alone() -> None:
+    other = subprocess.Popen([sys.executable, "-c", "raise SystemExit(5)"])
+    answers: list[Any] = []
+    worker = threading.Thread(target=lambda: answers.append(trace.trace(["true"]).ledger()))
+    worker.start()
+    worker.join()
+    assert answers[0]["verdict"]["balanced"] is True
+    assert other.wait() == 5
+
+
+def test_start_up_is_told_by_stage(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "ledger.json"
+    probe("trace", "--json", str(output), "--", "true")
+    ledger = json.loads(output.read_text())
+    bill = ledger["start_up"]
+    assert bill["exec_untrapped"] >= 1
+    assert min(bill["inherited"], bill["exec"], bill["program"]) > 0
+    parts = bill["exec"] + bill["exec_untrapped"] + bill["loader"] + bill["program"]
+    assert parts == ledger["totals"]["rise_minor"] + ledger["totals"]["rise_major"]
