@@ -146,5 +146,11 @@ class Unreachable(LabError):
     exit_code = 26
 
 
+class BadDocument(LabError):
+    """A stored or received document is not what this version of the lab reads."""
+
+    exit_code = 27
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""

@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
             guest.provider,
             "yes" if guest in default else "",
         )
-    Console().print(table)
+    Console(soft_wrap=True).print(table)
     return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab.errors import BadDocument
 from lab.results import transcript
-from lab.results.document import BadDocument, GuestRun
+from lab.results.document import GuestRun
 from lab.results.mirror import AslrReport, Observation
 
 

@@ -12,17 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lab.errors import LabError
+from lab.errors import BadDocument
 from lab.results.mirror import AslrReport, Phase, ProbeRun
 
 SCHEMA_VERSION = 1
 """Of the envelope, and of the faultprobe documents inside it, that this lab reads."""
-
-
-class BadDocument(LabError):
-    """A stored or received document is not what this version of the lab reads."""
-
-    exit_code = 27
 
 
 class DeclaredGuest(msgspec.Struct, frozen=True):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import paths
-from lab.errors import DiskFull, LabError, NoResult
-from lab.results.document import BadDocument, GuestRun, parse_run, read_run
+from lab.errors import BadDocument, DiskFull, LabError, NoResult
+from lab.results.document import GuestRun, parse_run, read_run
 
 LATEST = "latest"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lab.results.document import BadDocument
+from lab.errors import BadDocument
 from lab.results.mirror import Phase
 
 PHASES = {

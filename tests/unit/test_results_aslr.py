@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lab.errors import BadDocument
 from lab.results import aslr, document, mirror, rules
-from lab.results.document import BadDocument
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
 RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.errors import BadDocument
 from lab.results import document, mirror
-from lab.results.document import BadDocument
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_FILE = ROOT / "tests" / "golden" / "lazy-malloc" / "runs" / "glibc-2.41-x86_64.json"
@@ -28,8 +28,11 @@ FAULTPROBE = ROOT / "lab" / "faultprobe" / "src" / "faultprobe"
 def fields_of(module: str, name: str) -> set[str]:
     """The fields a class of faultprobe's declares, from its source: the lab never imports the package."""
     tree = ast.parse((FAULTPROBE / f"{module}.py").read_text())
-    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-    return {ast.unparse(node.target) for node in found.body if isinstance(node, ast.AnnAssign)}
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    found = classes[name]
+    own = {ast.unparse(node.target) for node in found.body if isinstance(node, ast.AnnAssign)}
+    bases = [ast.unparse(base) for base in found.bases]
+    return own.union(*(fields_of(module, base) for base in bases if base in classes))
 
 
 def schema_version(module: str) -> int:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import DiskFull, LabError, NoResult, Verdict
+from lab.errors import BadDocument, DiskFull, LabError, NoResult, Verdict
 from lab.results import store
-from lab.results.document import BadDocument
 from lab.results.store import Result
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lab.errors import BadDocument
 from lab.results import transcript
-from lab.results.document import BadDocument
 from lab.results.mirror import Phase
 
 TEXT = """\
