@@ -106,9 +106,11 @@ def test_an_error_handled_inside_leaves_the_others_alone(tmp_path: Path) -> None
 
 def test_ctrl_c_ends_every_command_at_once(tmp_path: Path) -> None:
     program = f"""
+import signal
 from pathlib import Path
 from lab.parallel import in_parallel
 from lab.process import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 def build(number):
     run(["sh", "-c", f"touch {tmp_path}/{{number}}; sleep 60"], what="x", log=Path("{tmp_path}/log"))
 in_parallel(build, [1, 2])

@@ -39,8 +39,10 @@ def start_family(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     pids = folder / "pids"
     argv = ["sh", "-c", FAMILY, str(pids)]
     program = f"""
+import signal
 from pathlib import Path
 from lab.process import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 run({argv}, what="x", log=Path("{folder}/log"))
 """
     parent = subprocess.Popen([sys.executable, "-c", program], cwd=paths.REPOSITORY, stderr=subprocess.PIPE)
