@@ -32,13 +32,33 @@ def ways(directory: str) -> dict[str, list[str]]:
     """The commands to put before the loop, by name."""
     found = {
         "bare": [],
-        "faultprobe trace": [sys.executable, "-m", "faultprobe", "trace", "--json", f"{directory}/ledger", "--"],
+        "faultprobe trace": [
+            sys.executable,
+            "-m",
+            "faultprobe",
+            "trace",
+            "--json",
+            f"{directory}/ledger",
+            "--",
+        ],
     }
     perf = shutil.which("perf")
     if perf is None:
         print("perf is not installed: only faultprobe is measured", file=sys.stderr)
         return found
-    record = [perf, "record", "-q", "-e", "page-faults", "-c", "1", "-d", "-o", f"{directory}/perf.data", "--"]
+    record = [
+        perf,
+        "record",
+        "-q",
+        "-e",
+        "page-faults",
+        "-c",
+        "1",
+        "-d",
+        "-o",
+        f"{directory}/perf.data",
+        "--",
+    ]
     trace = [perf, "trace", "-F", "all", "--no-syscalls", "-o", f"{directory}/trace", "--"]
     return {**found, "perf record -c 1 -d": record, "perf trace -F all": trace}
 
@@ -60,7 +80,9 @@ def once(prefix: list[str], mib: int) -> tuple[float, float, int]:
 
 def main() -> None:
     """Measures and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mib", type=int, default=64, help="memory to touch in each run (default: 64)")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each way (default: 7)")
     arguments = parser.parse_args()
@@ -71,12 +93,16 @@ def main() -> None:
             for name, prefix in commands.items():
                 results[name].append(once(prefix, arguments.mib))
         ledger = json.loads(Path(f"{directory}/ledger").read_text())
-    best = {name: (min(each[0] for each in runs), min(each[1] for each in runs)) for name, runs in results.items()}
+    best = {
+        name: (min(each[0] for each in runs), min(each[1] for each in runs)) for name, runs in results.items()
+    }
     bare = best["bare"]
     print(f"{results['bare'][0][2]} faults in the loop, {arguments.rounds} rounds, the fastest of each way")
     print(f"{'':22}{'ns per fault':>14}{'ratio':>8}{'whole run, s':>14}{'ratio':>8}")
     for name, (nanoseconds, seconds) in best.items():
-        print(f"{name:22}{nanoseconds:14.0f}{nanoseconds / bare[0]:8.2f}{seconds:14.2f}{seconds / bare[1]:8.2f}")
+        print(
+            f"{name:22}{nanoseconds:14.0f}{nanoseconds / bare[0]:8.2f}{seconds:14.2f}{seconds / bare[1]:8.2f}"
+        )
     print(f"the last traced run: balanced {ledger['verdict']['balanced']}, lost {ledger['lost']}")
 
 

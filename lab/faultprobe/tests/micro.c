@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -268,10 +269,12 @@ static void move(void)
 
 static void heap(void)
 {
-    char *start = sbrk(0);
-    char *region = (char *)(((uintptr_t)start + page - 1) / page * page);
+    /* The system call itself: musl's sbrk refuses to move the break. */
+    uintptr_t start = (uintptr_t)syscall(SYS_brk, 0);
+    uintptr_t first = (start + page - 1) / page * page;
+    char *region = (char *)first;
 
-    check(sbrk((PAGES + 1) * (intptr_t)page) != (void *)-1, "sbrk");
+    check((uintptr_t)syscall(SYS_brk, first + PAGES * page) == first + PAGES * page, "brk");
     name_region(region, PAGES * page);
     write_all(region, PAGES);
 }

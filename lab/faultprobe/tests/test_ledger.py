@@ -298,6 +298,16 @@ def test_every_fault_has_a_place_and_a_code(probe: Probe, micro: Path, tmp_path:
     assert {(each["code_object"], each["symbol"]) for each in traced.faults} == {(str(micro), "write_all")}
 
 
+def test_the_stages_of_start_up(probe: Probe, micro: Path, tmp_path: Path) -> None:
+    bill = Traced(probe, tmp_path, [str(micro), "zero-fill"]).ledger["start_up"]
+    # Where the processor has no breakpoints, libc's start-up is not told from the program.
+    libc = bill["libc"] or 0
+    assert bill["program"] + libc in range(PAGES + 2, PAGES + 60)
+    assert bill["program"] >= PAGES + 1
+    assert (bill["loader"] > 0) == (micro.parent.name.startswith("dynamic"))
+    assert bill["exec_untrapped"] >= 1
+
+
 def test_a_shell_script_and_its_pipeline(probe: Probe, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\nfor i in 1 2 3; do /bin/true; done\necho said | cat\nexit 3\n")

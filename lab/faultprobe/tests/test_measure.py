@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import mmap
 import os
 import subprocess
@@ -60,29 +61,42 @@ def test_an_empty_block_has_no_fault(was_forked: bool) -> None:
     assert (phase["name"], phase["rise_minor"], phase["rise_major"], phase["recorded"]) == ("block", 0, 0, 0)
 
 
+PHASES = """
+import json, mmap, sys
+from faultprobe.measure import measure
+from test_measure import MADV_POPULATE_WRITE, PAGE, memory, write_all
+
+block, other = memory(64), memory(64)
+write_all(memory(1))
+sum(memory(1)[at] for at in range(0, PAGE, PAGE))
+stream = open(sys.argv[1], "rb")
+mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+with measure("write") as measured:
+    write_all(block)
+    measured.mark("write again")
+    write_all(block)
+    measured.mark("read")
+    sum(other[at] for at in range(0, len(other), PAGE))
+    measured.mark("write what was read")
+    write_all(other)
+    measured.mark("populate")
+    block.madvise(4)
+    block.madvise(MADV_POPULATE_WRITE)
+    measured.mark("write to a file's copy")
+    write_all(mapped)
+print(json.dumps(measured.ledger))
+"""
+
+
 def test_each_phase_has_its_own_causes(tmp_path: Path) -> None:
+    # In a fresh process: pages that a fork shared would be faulted once more.
     path = tmp_path / "file"
     path.write_bytes(b"x" * 64 * PAGE)
-    block, other = memory(64), memory(64)
-    write_all(memory(1))
-    sum(memory(1)[at] for at in range(0, PAGE, PAGE))
-    with path.open("rb") as stream:
-        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        with measure.measure("write") as measured:
-            write_all(block)
-            measured.mark("write again")
-            write_all(block)
-            measured.mark("read")
-            sum(other[at] for at in range(0, len(other), PAGE))
-            measured.mark("write what was read")
-            write_all(other)
-            measured.mark("populate")
-            block.madvise(4)
-            block.madvise(MADV_POPULATE_WRITE)
-            measured.mark("write to a file's copy")
-            write_all(mapped)
-    assert_balanced(measured.ledger)
-    assert causes(measured.ledger) == {
+    command = [sys.executable, "-c", PHASES, str(path)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    ledger: MeasuredLedger = json.loads(done.stdout)
+    assert_balanced(ledger)
+    assert causes(ledger) == {
         "write": {"zero-fill": 64},
         "write again": {},
         "read": {"zero-page": 64},
@@ -90,7 +104,7 @@ def test_each_phase_has_its_own_causes(tmp_path: Path) -> None:
         "populate": {"untrapped": 64},
         "write to a file's copy": {"file-copy": 64},
     }
-    (asked,) = measured.ledger["phases"][4]["untrapped"]
+    (asked,) = ledger["phases"][4]["untrapped"]
     assert (asked["call"], asked["faults"], asked["length"]) == ("madvise", 64, 64 * PAGE)
 
 

@@ -88,6 +88,15 @@ class Forked(NamedTuple):
     parent_tid: int
 
 
+class Reached(NamedTuple):
+    """A thread was about to execute a marked instruction."""
+
+    time_ns: int
+    pid: int
+    tid: int
+    address: int
+
+
 class Exited(NamedTuple):
     time_ns: int
     pid: int
@@ -104,7 +113,7 @@ class Named(NamedTuple):
     by_exec: bool
 
 
-Event = Union[Fault, Mapped, Forked, Exited, Named]
+Event = Union[Fault, Reached, Mapped, Forked, Exited, Named]
 
 
 class PerfRefused(OSError):
@@ -174,6 +183,10 @@ class NoRecorder:
     descriptors: tuple[int, ...] = ()
     counted = lost = ring_bytes = 0
 
+    def mark(self, tid: int, address: int) -> bool:
+        """Nothing can be watched."""
+        return False
+
     def drain(self) -> None:
         """Nothing to take."""
 
@@ -208,6 +221,9 @@ class Recorder:
         self._descriptors: list[int] = []
         self._rings: list[_native.Ring] = []
         self._major_ids: set[int] = set()
+        self._mark_ids: set[int] = set()
+        self._marks: list[int] = []
+        self._first_of_cpu: list[int] = []
         self._lost = 0
         self._detail = detail
         self._layout = (None, PHYSICAL, PHYSICAL_AND_SIZE)[detail]
@@ -222,6 +238,7 @@ class Recorder:
                 self._open(pid, cpu, from_exec, user_only, sizes)
                 for tid in also:
                     self._events_of(tid, cpu, from_exec, user_only, min(sizes) // 4)
+                self._first_of_cpu.append(self._descriptors[first])
                 for descriptor in self._descriptors[first + 1 :]:
                     _native.perf_redirect(descriptor, self._descriptors[first])
             self.ring_bytes = sizes[0]
@@ -258,6 +275,18 @@ class Recorder:
         """The descriptors to poll: readable when a quarter of a ring is full."""
         return self._descriptors[::2]
 
+    def mark(self, tid: int, address: int) -> bool:
+        """Has it told when a thread comes to an instruction; False when this processor cannot watch it."""
+        try:
+            for cpu, first in zip(online_cpus(), self._first_of_cpu):
+                descriptor = _native.perf_open_mark(tid, cpu, address, self._detail)
+                self._marks.append(descriptor)
+                self._mark_ids.add(_native.perf_id(descriptor))
+                _native.perf_redirect(descriptor, first)
+        except OSError:
+            return False
+        return True
+
     def drain(self) -> None:
         """Takes what the rings hold, so that the kernel has room again. From any thread."""
         with self._draining:
@@ -291,9 +320,9 @@ class Recorder:
     def close(self) -> None:
         for ring in self._rings:
             ring.close()
-        for descriptor in self._descriptors:
+        for descriptor in [*self._descriptors, *self._marks]:
             os.close(descriptor)
-        self._rings, self._descriptors = [], []
+        self._rings, self._descriptors, self._marks = [], [], []
 
     def __enter__(self) -> Recorder:
         return self
@@ -308,6 +337,10 @@ class Recorder:
             body = at + HEADER.size
             if kind == RECORD_SAMPLE:
                 event_id, ip, pid, tid, time, address = SAMPLE.unpack_from(data, body)
+                if event_id in self._mark_ids:
+                    yield Reached(time, pid, tid, ip)
+                    at += size
+                    continue
                 in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
                 more = self._layout.unpack_from(data, body + SAMPLE.size) if self._layout else ()
                 yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel, *more)

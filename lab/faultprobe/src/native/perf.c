@@ -5,6 +5,7 @@
 #include "native.h"
 
 #include <errno.h>
+#include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,6 +19,18 @@ enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_S
 
 /* PERF_SAMPLE_DATA_PAGE_SIZE: in the kernel from 5.11 on, not in every header. */
 #define DATA_PAGE_SIZE (UINT64_C(1) << 22)
+
+static uint64_t sample_type(int detail)
+{
+    uint64_t type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME |
+                    PERF_SAMPLE_ADDR;
+
+    if (detail >= 1)
+        type |= PERF_SAMPLE_PHYS_ADDR;
+    if (detail >= 2)
+        type |= DATA_PAGE_SIZE;
+    return type;
+}
 
 /*
  * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
@@ -42,12 +55,7 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.type = PERF_TYPE_SOFTWARE;
     attr.config = major ? MAJOR_FAULTS : MINOR_FAULTS;
     attr.sample_period = 1;
-    attr.sample_type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID |
-                       PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR;
-    if (detail >= 1)
-        attr.sample_type |= PERF_SAMPLE_PHYS_ADDR;
-    if (detail >= 2)
-        attr.sample_type |= DATA_PAGE_SIZE;
+    attr.sample_type = sample_type(detail);
     attr.disabled = from_exec ? 1 : 0;
     attr.enable_on_exec = from_exec ? 1 : 0;
     attr.inherit = 1;
@@ -59,6 +67,39 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.watermark = 1;
     attr.wakeup_watermark = watermark;
     /* One clock for all processors, and one a program can read: the records are sorted by it. */
+    attr.use_clockid = 1;
+    attr.clockid = CLOCK_MONOTONIC;
+    descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    if (descriptor < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(descriptor);
+}
+
+/*
+ * perf_open_mark(pid, cpu, address, detail) -> descriptor
+ *
+ * One record, of the same layout, when thread `pid` executes the instruction at `address` on `cpu`:
+ * a breakpoint of the processor's, which changes no memory.
+ */
+PyObject *perf_open_mark(PyObject *module, PyObject *args)
+{
+    struct perf_event_attr attr;
+    int pid, cpu, detail, descriptor;
+    unsigned long long address;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iiKi:perf_open_mark", &pid, &cpu, &address, &detail))
+        return NULL;
+    memset(&attr, 0, sizeof attr);
+    attr.size = sizeof attr;
+    attr.type = PERF_TYPE_BREAKPOINT;
+    attr.bp_type = HW_BREAKPOINT_X;
+    attr.bp_addr = address;
+    attr.bp_len = sizeof(long);
+    attr.sample_period = 1;
+    attr.sample_type = sample_type(detail);
+    attr.exclude_kernel = attr.exclude_hv = 1;
+    attr.sample_id_all = 1;
     attr.use_clockid = 1;
     attr.clockid = CLOCK_MONOTONIC;
     descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);

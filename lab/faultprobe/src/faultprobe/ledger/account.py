@@ -28,7 +28,7 @@ from faultprobe.ledger.pagemap import Snapshot
 from faultprobe.ledger.pages import Finding, Machine, Pages
 from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
 from faultprobe.ledger.space import PAGE, Space
-from faultprobe.perf import Event, Fault, Forked, Named
+from faultprobe.perf import Event, Fault, Forked, Named, Reached
 
 DEFAULT_WINDOW_BYTES = 64 << 10
 DEFAULT_PMD_BYTES = 2 << 20
@@ -87,10 +87,21 @@ class Account:
     untrapped: list[Untrapped] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
-    program_calls: list[tuple[int, int, str]] = field(default_factory=list)
+    entry: int = 0
+    main: int = 0
+    marks: list[Reached] = field(default_factory=list)
     unexplained_pages: int = 0
     map_disagreements: int = 0
     resident: Counter[tuple[Place, bool]] = field(default_factory=Counter)
+
+    def reached(self, address: int) -> list[int]:
+        """When a marked instruction was executed."""
+        return [each.time_ns for each in self.marks if address and each.address == address]
+
+    def faults_at(self, instruction: int) -> list[int]:
+        """When an instruction faulted."""
+        faults = (each.fault for each in self.findings)
+        return [each.time_ns for each in faults if instruction and each.instruction == instruction]
 
 
 def account_of(journal: Journal) -> Account:
@@ -101,7 +112,7 @@ def account_of(journal: Journal) -> Account:
 class _Walk:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.account = Account()
+        self.account = Account(entry=journal.entry, main=journal.main)
         self.symbolizer = Symbolizer()
         self.machine = _machine(journal)
         self.pages: dict[int, Pages] = {0: self._new_pages(0)}
@@ -135,6 +146,8 @@ class _Walk:
     def _step(self, step: Entry | Event) -> None:
         if isinstance(step, Fault):
             self._fault(step)
+        elif isinstance(step, Reached):
+            self.account.marks.append(step)
         elif isinstance(step, Forked):
             if step.pid != step.parent_pid:
                 self._forked(step.pid)

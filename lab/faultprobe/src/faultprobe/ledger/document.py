@@ -26,7 +26,7 @@ from faultprobe.ledger.schema import (
     UntrappedLine,
     Verdict,
 )
-from faultprobe.ledger.stages import EXEC, LOADER, PROGRAM, Stages
+from faultprobe.ledger.stages import EXEC, LIBC, LOADER, PROGRAM, Stages
 
 
 def of_windows(journal: Journal, account: Account, windows: Sequence[Window], tid: int) -> MeasuredLedger:
@@ -239,6 +239,7 @@ def _start_up(journal: Journal, account: Account, stages: Stages) -> StartUp:
         "exec": counts[EXEC],
         "exec_untrapped": untrapped,
         "loader": counts[LOADER],
+        "libc": counts[LIBC] if stages.knows_main else None,
         "program": counts[PROGRAM],
     }
 

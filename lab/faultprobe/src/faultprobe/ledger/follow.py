@@ -15,12 +15,13 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from faultprobe import _native, procfs
-from faultprobe.ledger import calls, pagemap
+from faultprobe.ledger import calls, elf, pagemap
 from faultprobe.ledger.journal import COUNTERS, Born, Call, Ended, Executed, Journal, MapsRead, StackSeen
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.perf import Fault, NoRecorder, Recorder
@@ -34,7 +35,7 @@ EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_EXIT, EVENT_STOP = 1, 2,
 SYSTEM_CALL_STOP = signal.SIGTRAP | 0x80
 WALL, WNOTHREAD = 0x40000000, 0x20000000
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
-AT_SECURE = 23
+AT_ENTRY, AT_SECURE = 9, 23
 # Fields of /proc/PID/stat after the name: minflt is the 10th of all, majflt the 12th, start_brk the 47th.
 STAT_MINOR, STAT_MAJOR, STAT_START_BREAK = 10 - 3, 12 - 3, 47 - 3
 DRAIN_MILLISECONDS = 10
@@ -79,6 +80,7 @@ class Follower:
     def __init__(self, journal: Journal, recorder: Recorder | NoRecorder) -> None:
         self.journal = journal
         self.exit_status: int | None = None
+        self.exec_count = 0
         self._recorder = recorder
         self._threads: dict[int, Thread] = {}
         self._early: dict[int, int] = {}
@@ -233,17 +235,33 @@ class Follower:
                 mappings,
                 space.program_break,
                 str(Path(f"/proc/{pid}/exe").readlink()),
-                _is_secure(pid),
+                bool(_auxiliary(pid).get(AT_SECURE, 0)),
                 entered_ns,
                 counts_entered,
                 _counts(new),
             )
         )
+        if self.exec_count == 0:
+            self._mark_start_up(pid)
+        self.exec_count += 1
         stack = next((each for each in mappings if each.path == "[stack]"), None)
         chunks = set() if stack is None else self._chunks_of((stack.start, stack.end), None)
         self._take_events()
         self._snapshot(new, chunks | space.unread)
         return new
+
+    def _mark_start_up(self, pid: int) -> None:
+        """Has it told when the program is entered, and when main is, if the file still names it."""
+        entry = _auxiliary(pid).get(AT_ENTRY, 0)
+        parsed = elf.read(str(Path(f"/proc/{pid}/exe").readlink()))
+        if parsed is None or not entry or not self._recorder.mark(pid, entry):
+            return
+        self.journal.entry = entry
+        main = parsed.address_of_symbol("main")
+        if main is not None:
+            address = main.address + entry - parsed.entry
+            if self._recorder.mark(pid, address):
+                self.journal.main = address
 
     def _leaving(self, thread: Thread) -> None:
         thread.is_leaving = True
@@ -424,12 +442,9 @@ def _shares_memory(parent: int, child: int) -> bool:
         raise
 
 
-def _is_secure(pid: int) -> bool:
-    """Whether exec changed whose program this is (AT_SECURE), which takes it out of perf's sight."""
+def _auxiliary(pid: int) -> dict[int, int]:
+    """The auxiliary vector that exec gave a process (getauxval(3))."""
     data = Path(f"/proc/{pid}/auxv").read_bytes()
-    word = 8 if sys.maxsize > 2**32 else 4
-    for at in range(0, len(data) - 2 * word + 1, 2 * word):
-        key = int.from_bytes(data[at : at + word], sys.byteorder)
-        if key == AT_SECURE:
-            return bool(int.from_bytes(data[at + word : at + 2 * word], sys.byteorder))
-    return False
+    values = array("Q" if sys.maxsize > 2**32 else "L")
+    values.frombytes(data[: len(data) // (2 * values.itemsize) * 2 * values.itemsize])
+    return dict(zip(values[::2], values[1::2]))

@@ -105,6 +105,7 @@ Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Snapshot]
 class Journal:
     """One followed program, or (`is_attached`) a stretch in the life of one that ran already.
 
+    `entry` and `main` are the addresses of the first image whose first execution is recorded, 0 for none.
     The entries of an attached one begin with the mappings and the state of all pages, which its faults
     before then have made. `refusal` says which permission is missing when `level` is not FULL.
     `zero_frames` are the physical pages the kernel maps for memory that was only read.
@@ -120,6 +121,8 @@ class Journal:
     counted: int = 0
     lost: int = 0
     ring_bytes: int = 0
+    entry: int = 0
+    main: int = 0
     level: str = FULL
     refusal: str = ""
     detail: int = 0

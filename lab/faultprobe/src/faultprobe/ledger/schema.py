@@ -118,12 +118,18 @@ class Verdict(TypedDict):
 
 
 class StartUp(TypedDict):
-    """The bill of getting to the program's first instruction, of the first process's first image."""
+    """The bill of the first process's first image, stage by stage.
+
+    `exec_untrapped` are the pages of arguments and environment that exec fills without a trap.
+    `libc` is what libc did between the entry point and main; null when main could not be told, then it is
+    part of `program`.
+    """
 
     inherited: int
     exec: int
     exec_untrapped: int
     loader: int
+    libc: Optional[int]
     program: int
 
 

@@ -1,7 +1,9 @@
 """Which part of a program's life a fault belongs to: exec, the loader, libc's start-up, the program.
 
-The boundaries are told by instructions: the program is entered when the first one of its own is seen, in a
-fault record or at a system call.
+The first image's boundaries are records of their own: the processor's breakpoints at its entry point and at
+main. Where it has none (riscv64, s390x), and for later images, the program is entered when the first of its
+own instructions is seen in a fault record. main is known by its symbol: without one, libc's start-up and the
+program are not told apart.
 """
 
 from __future__ import annotations
@@ -11,25 +13,27 @@ from typing import NamedTuple
 
 from faultprobe.ledger.account import Account, Image
 
-EXEC, LOADER, PROGRAM = "exec", "loader", "program"
-STAGES = (EXEC, LOADER, PROGRAM)
+EXEC, LOADER, LIBC, PROGRAM = "exec", "loader", "libc", "program"
+STAGES = (EXEC, LOADER, LIBC, PROGRAM)
+NEVER = 1 << 63
 
 
 class Boundaries(NamedTuple):
-    """When exec began and ended, and when the first instruction of the program itself was seen."""
+    """When the program's first instruction was executed, and main's (the same when that is not known)."""
 
     image: Image
-    program_ns: int
+    entered_ns: int
+    main_ns: int
 
 
 class Stages:
     """Tells the stage of a moment in a process."""
 
     def __init__(self, account: Account) -> None:
+        self.knows_main = False
         self._by_pid: dict[int, list[Boundaries]] = {}
-        for image in account.images:
-            boundaries = Boundaries(image, _program_entered(account, image))
-            self._by_pid.setdefault(image.pid, []).append(boundaries)
+        for number, image in enumerate(account.images):
+            self._by_pid.setdefault(image.pid, []).append(self._boundaries(account, image, number == 0))
         self._starts = {pid: [each.image.entered_ns for each in all_] for pid, all_ in self._by_pid.items()}
 
     def of(self, pid: int, time_ns: int) -> str:
@@ -38,20 +42,30 @@ class Stages:
         at = bisect_right(self._starts.get(pid, []), time_ns) - 1
         if known is None or at < 0:
             return PROGRAM
-        if time_ns <= known[at].image.time_ns:
+        boundaries = known[at]
+        if time_ns <= boundaries.image.time_ns:
             return EXEC
-        return LOADER if time_ns < known[at].program_ns else PROGRAM
+        if time_ns < boundaries.entered_ns:
+            return LOADER
+        return LIBC if time_ns < boundaries.main_ns else PROGRAM
+
+    def _boundaries(self, account: Account, image: Image, is_first: bool) -> Boundaries:
+        entered = _first_of_its_own(account, image) if image.loader else image.time_ns
+        if not is_first:
+            return Boundaries(image, entered, entered)
+        # The fault that fetches a marked instruction may come just before the mark or just after it.
+        entered = min([entered, *account.reached(account.entry)])
+        main = min(account.reached(account.main) + account.faults_at(account.main), default=NEVER)
+        if main == NEVER:
+            return Boundaries(image, entered, entered)
+        self.knows_main = True
+        return Boundaries(image, entered, main)
 
 
-def _program_entered(account: Account, image: Image) -> int:
-    if not image.loader:
-        return image.time_ns
-    times = [
+def _first_of_its_own(account: Account, image: Image) -> int:
+    times = (
         finding.fault.time_ns
         for finding in account.findings
         if finding.address_space == image.space and finding.code.object == image.path
-    ]
-    times += [
-        time for space, time, path in account.program_calls if space == image.space and path == image.path
-    ]
-    return min(times, default=1 << 63)
+    )
+    return min(times, default=NEVER)

@@ -68,8 +68,11 @@ def _start_up(made: Ledger) -> str:
             f"exec itself ({bill['exec_untrapped']} of them {_without(made)})",
         ),
         (bill["loader"], "the dynamic loader, until the program's first instruction"),
-        (bill["program"], "the program, libc's start-up included"),
     ]
+    if bill["libc"] is None:
+        rows.append((bill["program"], "the program, libc's start-up included (main is not known)"))
+    else:
+        rows += [(bill["libc"], "libc, from the entry point to main"), (bill["program"], "the program")]
     return _counted(rows, "start-up bill of the first image")
 
 
