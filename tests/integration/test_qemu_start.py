@@ -154,7 +154,8 @@ def test_ansible_finds_the_guests_that_run(machine: Machine, tmp_path: Path) -> 
     variables = listed["_meta"]["hostvars"]["shared"]
     assert listed["running"] == {"hosts": ["shared"]}
     assert (variables["ansible_host"], variables["ansible_port"]) == ("127.0.0.1", machine.address.port)
-    ping = ["ansible", "-i", inventory, "shared", "-m", "raw", "-a", "echo pong"]
+    ansible = Path(sys.executable).with_name("ansible")
+    ping = [ansible, "-i", inventory, "shared", "-m", "raw", "-a", "echo pong"]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
     answer = subprocess.run(ping, capture_output=True, check=True, text=True, env=environment).stdout
     assert re.search(r"^pong$", answer, re.MULTILINE)
