@@ -30,6 +30,8 @@ static PyMethodDef methods[] = {
      "perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor"},
     {"perf_open_mark", perf_open_mark, METH_VARARGS,
      "perf_open_mark(pid, cpu, address, detail) -> descriptor"},
+    {"perf_open_tracepoint", perf_open_tracepoint, METH_VARARGS,
+     "perf_open_tracepoint(pid, cpu, number) -> descriptor"},
     {"perf_id", perf_id, METH_VARARGS, "perf_id(descriptor) -> int"},
     {"perf_redirect", perf_redirect, METH_VARARGS, "perf_redirect(descriptor, into)"},
     {"ptrace_request", ptrace_request, METH_VARARGS, "ptrace_request(request, pid, data)"},

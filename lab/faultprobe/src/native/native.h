@@ -73,6 +73,7 @@ PyObject *parse_report(PyObject *module, PyObject *args);
 /* perf.c */
 PyObject *perf_open(PyObject *module, PyObject *args);
 PyObject *perf_open_mark(PyObject *module, PyObject *args);
+PyObject *perf_open_tracepoint(PyObject *module, PyObject *args);
 PyObject *perf_id(PyObject *module, PyObject *args);
 PyObject *perf_redirect(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);

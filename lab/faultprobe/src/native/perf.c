@@ -108,6 +108,36 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args)
     return PyLong_FromLong(descriptor);
 }
 
+/*
+ * perf_open_tracepoint(pid, cpu, number) -> descriptor
+ *
+ * One record for each hit of a tracepoint: IDENTIFIER, TID, TIME and the tracepoint's own data (RAW).
+ * pid -1 is everybody. The number is in the tracepoint's directory of tracefs.
+ */
+PyObject *perf_open_tracepoint(PyObject *module, PyObject *args)
+{
+    struct perf_event_attr attr;
+    int pid, cpu, descriptor;
+    unsigned long long number;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iiK:perf_open_tracepoint", &pid, &cpu, &number))
+        return NULL;
+    memset(&attr, 0, sizeof attr);
+    attr.size = sizeof attr;
+    attr.type = PERF_TYPE_TRACEPOINT;
+    attr.config = number;
+    attr.sample_period = 1;
+    attr.sample_type =
+        PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_TID | PERF_SAMPLE_TIME | PERF_SAMPLE_RAW;
+    attr.use_clockid = 1;
+    attr.clockid = CLOCK_MONOTONIC;
+    descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    if (descriptor < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(descriptor);
+}
+
 /* perf_id(descriptor) -> the number by which records name their event. */
 PyObject *perf_id(PyObject *module, PyObject *args)
 {

@@ -35,7 +35,7 @@ CHANGING = TOO_RARE_TO_MODEL | {
 LOOKED_AT_FIRST = frozenset(
     {
         "mmap", "mmap2", "munmap", "mremap", "brk", "madvise", "shmdt", "ipc", "execve", "execveat",
-        "process_madvise", "mlock", "mlock2", "mlockall",
+        "process_madvise", "mlock", "mlock2", "mlockall", "fork", "vfork", "clone", "clone3",
     }
 )  # fmt: skip
 EVERYTHING = (0, 1 << 64)

@@ -200,16 +200,16 @@ class Pages:
                 return before
             finding.cause = causes.ZERO_COPY
             return State(ANONYMOUS, frame, self.forks)
+        if before.backing == UNSURE and self.forks > before.forks:
+            # A fork came before we could look: what was shared may be a private copy or the file's page.
+            finding.cause = causes.FILE_AGAIN
+            return State(ANONYMOUS if is_copy else UNSURE, frame, self.forks)
         if before.backing in (FILE, UNSURE):
             if is_copy:
                 if before.finding is not None:
                     self._settle(before.finding, FILE)
                 finding.cause = _copy_of_file(finding)
                 return State(ANONYMOUS, frame, self.forks)
-            if before.backing == UNSURE and self.forks > before.forks:
-                # After a fork: a private copy taken back, or a file page that fork did not hand on.
-                finding.cause = causes.FILE_AGAIN
-                return before._replace(forks=self.forks)
             finding.cause = causes.UPGRADE
             return before
         return self._take_anonymous_again(finding, before, frame, is_copy)
