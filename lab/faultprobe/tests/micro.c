@@ -50,10 +50,10 @@ static volatile char *map(size_t bytes, int extra_flags)
     char *region;
 
     check(guarded != MAP_FAILED, "mmap");
-    region = mmap(guarded + page, bytes, PROT_READ | PROT_WRITE,
-                  MAP_FIXED | MAP_ANONYMOUS | extra_flags |
-                      (extra_flags & MAP_SHARED ? 0 : MAP_PRIVATE),
-                  -1, 0);
+    region =
+        mmap(guarded + page, bytes, PROT_READ | PROT_WRITE,
+             MAP_FIXED | MAP_ANONYMOUS | extra_flags | (extra_flags & MAP_SHARED ? 0 : MAP_PRIVATE),
+             -1, 0);
     check(region != MAP_FAILED, "mmap");
     name_region(region, bytes);
     return region;
@@ -91,7 +91,10 @@ static void wait_for(pid_t child)
     check(waitpid(child, &status, 0) == child && status == 0, "child");
 }
 
-static void zero_fill(void) { write_all(map(PAGES * page, 0), PAGES); }
+static void zero_fill(void)
+{
+    write_all(map(PAGES * page, 0), PAGES);
+}
 
 static void read_then_write(void)
 {
@@ -101,7 +104,10 @@ static void read_then_write(void)
     write_all(region, PAGES);
 }
 
-static void populate(void) { write_all(map(PAGES * page, MAP_POPULATE), PAGES); }
+static void populate(void)
+{
+    write_all(map(PAGES * page, MAP_POPULATE), PAGES);
+}
 
 static void lock(void)
 {
@@ -178,9 +184,15 @@ static void fork_child_reads(void)
     wait_for(child);
 }
 
-static void file_read(void) { read_all(map_file(MAP_PRIVATE), PAGES); }
+static void file_read(void)
+{
+    read_all(map_file(MAP_PRIVATE), PAGES);
+}
 
-static void file_write(void) { write_all(map_file(MAP_PRIVATE), PAGES); }
+static void file_write(void)
+{
+    write_all(map_file(MAP_PRIVATE), PAGES);
+}
 
 static void file_read_then_write(void)
 {
@@ -190,11 +202,20 @@ static void file_read_then_write(void)
     write_all(region, PAGES);
 }
 
-static void shared_file_write(void) { write_all(map_file(MAP_SHARED), PAGES); }
+static void shared_file_write(void)
+{
+    write_all(map_file(MAP_SHARED), PAGES);
+}
 
-static void shared_file_read(void) { read_all(map_file(MAP_SHARED), PAGES); }
+static void shared_file_read(void)
+{
+    read_all(map_file(MAP_SHARED), PAGES);
+}
 
-static void shared_memory_write(void) { write_all(map(PAGES * page, MAP_SHARED), PAGES); }
+static void shared_memory_write(void)
+{
+    write_all(map(PAGES * page, MAP_SHARED), PAGES);
+}
 
 /* Two aligned huge pages of 2 MiB each. */
 static volatile char *map_huge(void)
@@ -209,7 +230,10 @@ static volatile char *map_huge(void)
     return region;
 }
 
-static void huge_write(void) { write_all(map_huge(), (4 << 20) / page); }
+static void huge_write(void)
+{
+    write_all(map_huge(), (4 << 20) / page);
+}
 
 static void huge_read_then_write(void)
 {
@@ -255,7 +279,8 @@ static void empty_and_again(void)
 
 static void move(void)
 {
-    char *from = mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *from =
+        mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     char *to = mmap(NULL, 3 * PAGES * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     volatile char *region;
 
@@ -381,7 +406,8 @@ static void bad_addresses(void)
     void *volatile nowhere = (void *)8;
 
     check(zeros >= 0, "/dev/zero");
-    /* The kernel's fault on page 0 fails: it is an event of the hardware, but no fault of getrusage's. */
+    /* The kernel's fault on page 0 fails: it is an event of the hardware, but no fault of
+     * getrusage's. */
     for (int at = 0; at < PAGES; at++)
         check(read(zeros, nowhere, 1) == -1, "read to nowhere");
     region[0] = 1;
@@ -399,7 +425,10 @@ static void killed(void)
     kill(getpid(), SIGKILL);
 }
 
-static void nothing(void) { map(PAGES * page, 0); }
+static void nothing(void)
+{
+    map(PAGES * page, 0);
+}
 
 static const struct {
     const char *name;
