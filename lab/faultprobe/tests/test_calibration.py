@@ -9,7 +9,7 @@ import pytest
 from faultprobe import calibration
 from faultprobe.aslrmodel import Place
 from faultprobe.calibration import Calibration
-from faultprobe.faultaround import Replaced, Touch, Window
+from faultprobe.faultaround import Replaced, Step, Touch, Window
 
 WINDOW_BYTES = 65536
 
@@ -18,7 +18,7 @@ WINDOW_BYTES = 65536
 def made(tmp_path: Path) -> Calibration:
     program = tmp_path / "program"
     program.write_bytes(b"program")
-    steps = [
+    steps: list[Step] = [
         Touch(0, 16, str(program), 16, 20, True),
         Replaced(str(program), 16, 18),
         Touch(1, 17, str(program), 16, 20, False),
@@ -30,7 +30,7 @@ def made(tmp_path: Path) -> Calibration:
         phases=3,
         window=Window(16, 512),
         place=Place(None, 16, 464),
-        steps=list(steps),
+        steps=steps,
         stack={0: (0,), 464: (1,)},
         files=[str(program)],
     )
