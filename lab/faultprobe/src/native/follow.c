@@ -46,7 +46,8 @@ static long trace(long request, int pid, uintptr_t address, uintptr_t data)
     return syscall(SYS_ptrace, request, (long)pid, address, data);
 }
 
-/* ptrace_request(request, pid, data): PTRACE_SEIZE, _SYSCALL, _CONT, _LISTEN, _INTERRUPT, _DETACH. */
+/* ptrace_request(request, pid, data): PTRACE_SEIZE, _SYSCALL, _CONT, _LISTEN, _INTERRUPT, _DETACH.
+ */
 PyObject *ptrace_request(PyObject *module, PyObject *args)
 {
     long request;
@@ -107,8 +108,9 @@ PyObject *ptrace_system_call(PyObject *module, PyObject *args)
 }
 
 /*
- * allow_tracer(pid): lets a process that is not an ancestor follow this one, where the Yama security
- * module would forbid it (prctl(2), PR_SET_PTRACER). 0 takes it back. Without Yama nothing is needed.
+ * allow_tracer(pid): lets a process that is not an ancestor follow this one, where the Yama
+ * security module would forbid it (prctl(2), PR_SET_PTRACER). 0 takes it back. Without Yama nothing
+ * is needed.
  */
 PyObject *allow_tracer(PyObject *module, PyObject *args)
 {
@@ -170,8 +172,8 @@ enum { ZERO_PAGES_ASKED = 32 };
 PyObject *zero_page_entries(PyObject *module, PyObject *unused)
 {
     size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
-    volatile char *memory = mmap(NULL, ZERO_PAGES_ASKED * page_size, PROT_READ,
-                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile char *memory =
+        mmap(NULL, ZERO_PAGES_ASKED * page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     uint64_t entries[ZERO_PAGES_ASKED];
     int pagemap, saved;
     ssize_t got = -1;

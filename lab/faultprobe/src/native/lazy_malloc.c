@@ -7,13 +7,13 @@
  *   - the readings' memory and the pagemap buffers: written to, so that storing an answer costs no
  *     fault (a page that was only read would still cost one for the copy);
  *   - the stack below this frame: malloc and memset may run deeper than anything before them;
- *   - getrusage, clock_gettime and pread: called twice each, so that lazy binding (first call) and their text
- * pages (second call, through the bound slot) are behind us. Not warmed, on purpose: malloc and
- * memset. A malloc of the measured size would change libc's state (glibc raises its mmap threshold
- * when such a chunk is freed, musl keeps the group), and the first touch of their text is part of
- * what a fresh process pays. The interpreter has called both long before, so in practice their text
- * is mapped; the addresses are reported for those who doubt. Because libc remembers, the unit of
- * measurement is a fresh process.
+ *   - getrusage, clock_gettime and pread: called twice each, so that lazy binding (first call) and
+ * their text pages (second call, through the bound slot) are behind us. Not warmed, on purpose:
+ * malloc and memset. A malloc of the measured size would change libc's state (glibc raises its mmap
+ * threshold when such a chunk is freed, musl keeps the group), and the first touch of their text is
+ * part of what a fresh process pays. The interpreter has called both long before, so in practice
+ * their text is mapped; the addresses are reported for those who doubt. Because libc remembers, the
+ * unit of measurement is a fresh process.
  */
 #include "native.h"
 
@@ -43,7 +43,7 @@ enum { PAGE_PRESENT = 1, PAGE_SWAPPED = 2, PAGE_FILE_OR_SHARED = 4, PAGE_EXCLUSI
 
 static volatile struct reading readings[READINGS];
 static volatile struct timespec stamps[READINGS]; /* CLOCK_MONOTONIC, the clock of perf's records */
-static void *volatile program_break; /* the end of the heap while the buffer lived */
+static void *volatile program_break;              /* the end of the heap while the buffer lived */
 static uint64_t pagemap_entries[PAGEMAP_BATCH];
 
 /* Where the states of the buffer's pages go: two arrays between two guard pages. */
@@ -232,12 +232,11 @@ PyObject *lazy_malloc(PyObject *module, PyObject *args)
         readings[AFTER_MEMSET].minor, readings[AFTER_MEMSET].major,
         readings[AFTER_SECOND_MEMSET].minor, readings[AFTER_SECOND_MEMSET].major, "stamps",
         nanoseconds(AT_START), nanoseconds(AFTER_MALLOC), nanoseconds(BEFORE_MEMSET),
-        nanoseconds(AFTER_MEMSET), nanoseconds(AFTER_SECOND_MEMSET), "buffer",
-        ADDRESS_OF(buffer), "program_break", ADDRESS_OF(program_break), "malloc",
-        ADDRESS_OF(libc_malloc), "memset", ADDRESS_OF(libc_memset), "getrusage",
-        ADDRESS_OF(getrusage), "pages", pages, "states_after_malloc",
-        states.pagemap >= 0 ? (char *)states.after_malloc : NULL, pages, "states_after_memset",
-        states.pagemap >= 0 ? (char *)states.after_memset : NULL, pages);
+        nanoseconds(AFTER_MEMSET), nanoseconds(AFTER_SECOND_MEMSET), "buffer", ADDRESS_OF(buffer),
+        "program_break", ADDRESS_OF(program_break), "malloc", ADDRESS_OF(libc_malloc), "memset",
+        ADDRESS_OF(libc_memset), "getrusage", ADDRESS_OF(getrusage), "pages", pages,
+        "states_after_malloc", states.pagemap >= 0 ? (char *)states.after_malloc : NULL, pages,
+        "states_after_memset", states.pagemap >= 0 ? (char *)states.after_memset : NULL, pages);
     page_states_close(&states);
     return answer;
 }

@@ -37,8 +37,8 @@ static uint64_t sample_type(int detail)
  *
  * One record for each minor (or major) fault of `pid` and of all its later threads and children on
  * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks and exits
- * too. watermark: bytes in the ring that wake a poller. detail: 1 for the physical address behind the
- * data address, 2 for the size of its page as well, both as they are once the fault is served.
+ * too. watermark: bytes in the ring that wake a poller. detail: 1 for the physical address behind
+ * the data address, 2 for the size of its page as well, both as they are once the fault is served.
  */
 PyObject *perf_open(PyObject *module, PyObject *args)
 {
@@ -111,8 +111,8 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args)
 /*
  * perf_open_tracepoint(pid, cpu, number) -> descriptor
  *
- * One record for each hit of a tracepoint: IDENTIFIER, TID, TIME and the tracepoint's own data (RAW).
- * pid -1 is everybody. The number is in the tracepoint's directory of tracefs.
+ * One record for each hit of a tracepoint: IDENTIFIER, TID, TIME and the tracepoint's own data
+ * (RAW). pid -1 is everybody. The number is in the tracepoint's directory of tracefs.
  */
 PyObject *perf_open_tracepoint(PyObject *module, PyObject *args)
 {
