@@ -41,6 +41,7 @@ LOST = struct.Struct("=QQ")  # id, number
 UNPRIVILEGED_RING_BYTES = 512 << 10
 LARGEST_RING_BYTES = 4 << 20
 ALL_RINGS_BYTES = 32 << 20
+HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
 DETAIL_TEST_RING_BYTES = 256 << 10
 
 
@@ -160,9 +161,15 @@ def best_detail() -> int:
     """The most that records can say of what their address led to, by trying it in this thread.
 
     FRAMES takes the permission to record the kernel, and a processor whose page tables the kernel walks
-    without locks (not 32-bit arm without LPAE); the sizes of pages take Linux 5.11.
+    without locks (not 32-bit arm without LPAE); the sizes of pages take Linux 5.11. They cost a walk of the
+    page tables for each fault, so nobody asks where there are no huge pages.
     """
-    return next((each for each in (FRAMES_AND_SIZES, FRAMES) if _detail_works(each)), NO_DETAIL)
+    modes = [procfs.read_choice(f"{HUGE_PAGES}/{name}") or "never" for name in ("enabled", "shmem_enabled")]
+    has_huge = any(mode not in ("never", "deny") for mode in modes)
+    return next(
+        (each for each in ((FRAMES_AND_SIZES, FRAMES) if has_huge else (FRAMES,)) if _detail_works(each)),
+        NO_DETAIL,
+    )
 
 
 def _detail_works(detail: int) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from faultprobe import procfs
 from faultprobe.ledger import calls, causes
+from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import (
     COUNTERS,
     Born,
@@ -25,7 +26,7 @@ from faultprobe.ledger.journal import (
     StackSeen,
 )
 from faultprobe.ledger.pagemap import Snapshot
-from faultprobe.ledger.pages import Finding, Machine, Pages
+from faultprobe.ledger.pages import Machine, Pages
 from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
 from faultprobe.ledger.space import PAGE, Space
 from faultprobe.perf import Event, Fault, Forked, Named, Reached

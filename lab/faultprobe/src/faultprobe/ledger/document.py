@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from faultprobe.ledger import causes
 from faultprobe.ledger.account import Account, Process, Untrapped
+from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal, Window
-from faultprobe.ledger.pages import Finding
 from faultprobe.ledger.schema import (
     SCHEMA_VERSION,
     BillLine,

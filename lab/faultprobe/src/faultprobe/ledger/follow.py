@@ -8,22 +8,31 @@ a fault: nothing here reads its memory (a page read through ptrace would be faul
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import signal
-import sys
-import threading
 import time
-from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from faultprobe import _native, procfs
 from faultprobe.ledger import calls, elf, pagemap
 from faultprobe.ledger.journal import COUNTERS, Born, Call, Ended, Executed, Journal, MapsRead, StackSeen
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
+from faultprobe.ledger.threads import (
+    PAGE,
+    STAT_MAJOR,
+    STAT_MINOR,
+    STAT_START_BREAK,
+    Space,
+    Thread,
+    auxiliary,
+    chunks_of_all,
+    close,
+    counts_of,
+    draining,
+    path_of,
+    shares_memory,
+)
 from faultprobe.perf import Fault, NoRecorder, Recorder
 
 PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_DETACH = 24, 0x4206, 0x4207, 0x4208, 17
@@ -36,38 +45,6 @@ SYSTEM_CALL_STOP = signal.SIGTRAP | 0x80
 WALL, WNOTHREAD = 0x40000000, 0x20000000
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 AT_ENTRY, AT_SECURE = 9, 23
-# Fields of /proc/PID/stat after the name: minflt is the 10th of all, majflt the 12th, start_brk the 47th.
-STAT_MINOR, STAT_MAJOR, STAT_START_BREAK = 10 - 3, 12 - 3, 47 - 3
-DRAIN_MILLISECONDS = 10
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@dataclass
-class Space:
-    """An address space as the follower sees it: which chunks were touched, and since the last look."""
-
-    number: int
-    touched: set[int] = field(default_factory=set)
-    unread: set[int] = field(default_factory=set)
-    program_break: int = 0
-
-
-@dataclass
-class Thread:
-    """A followed thread and, while it is inside one, its system call."""
-
-    tid: int
-    pid: int
-    space: Space
-    stat: int
-    is_leaving: bool = False
-    is_copy: bool = False
-    stack_seen: bool = False
-    number: int = -1
-    args: tuple[int, ...] = ()
-    instruction: int = 0
-    entered_ns: int = 0
-    counts_entered: int = 0
 
 
 class Follower:
@@ -151,7 +128,7 @@ class Follower:
 
     def _at_system_call(self, thread: Thread) -> None:
         op, instruction, stack, number, args = _native.ptrace_system_call(thread.tid)
-        now, counts = time.monotonic_ns(), _counts(thread)
+        now, counts = time.monotonic_ns(), counts_of(thread)
         if thread.tid != thread.pid and not thread.stack_seen:
             thread.stack_seen = True
             self._write(StackSeen(now, thread.tid, thread.space.number, stack))
@@ -179,7 +156,7 @@ class Follower:
             return
         if name in ("execve", "execveat") and result == 0:
             return
-        path = _path_of(thread) if name in ("mmap", "mmap2") else ""
+        path = path_of(thread) if name in ("mmap", "mmap2") else ""
         call = Call(
             now, thread.pid, thread.tid, thread.space.number, name, thread.args, result, thread.entered_ns,
             thread.counts_entered, counts, thread.instruction, path,
@@ -197,7 +174,7 @@ class Follower:
         if is_thread:
             self._add(tid, parent.pid, parent.space)
         else:
-            shares = _shares_memory(parent.tid, tid)
+            shares = shares_memory(parent.tid, tid)
             space = parent.space if shares else self._new_space(parent.space)
             self._add(tid, tid, space)
             self._write(Born(time.monotonic_ns(), tid, parent.pid, space.number, not shares))
@@ -215,10 +192,10 @@ class Follower:
             counts_entered = self.journal.inherited_minor + self.journal.inherited_major
         for each in [t for t in self._threads.values() if t.pid == thread.pid]:
             del self._threads[each.tid]
-            _close(each)
+            close(each)
         pid = thread.pid
         if caller is not thread:
-            _close(caller)
+            close(caller)
         space = self._new_space()
         self._add(pid, pid, space)
         new = self._threads[pid]
@@ -235,10 +212,10 @@ class Follower:
                 mappings,
                 space.program_break,
                 str(Path(f"/proc/{pid}/exe").readlink()),
-                bool(_auxiliary(pid).get(AT_SECURE, 0)),
+                bool(auxiliary(pid).get(AT_SECURE, 0)),
                 entered_ns,
                 counts_entered,
-                _counts(new),
+                counts_of(new),
             )
         )
         if self.exec_count == 0:
@@ -252,7 +229,7 @@ class Follower:
 
     def _mark_start_up(self, pid: int) -> None:
         """Has it told when the program is entered, and when main is, if the file still names it."""
-        entry = _auxiliary(pid).get(AT_ENTRY, 0)
+        entry = auxiliary(pid).get(AT_ENTRY, 0)
         parsed = elf.read(str(Path(f"/proc/{pid}/exe").readlink()))
         if parsed is None or not entry or not self._recorder.mark(pid, entry):
             return
@@ -278,7 +255,7 @@ class Follower:
             self._left_for_good(thread)
 
     def _left_for_good(self, thread: Thread) -> None:
-        counts = _counts(thread)
+        counts = counts_of(thread)
         name = self._names.get(thread.number, f"system call {thread.number}")
         if counts != thread.counts_entered:
             self._write(
@@ -312,7 +289,7 @@ class Follower:
         if tid == self.journal.pid:
             self.exit_status = status
         if thread is not None:
-            _close(thread)
+            close(thread)
 
     # What was touched, and looking at it
 
@@ -371,80 +348,3 @@ class Follower:
         chunks = self._unplaced.pop(tid, set())
         space.touched |= chunks
         space.unread |= chunks
-
-
-class draining:
-    """Empties the rings in a thread of its own while the block runs: the follower may wait for long."""
-
-    def __init__(self, recorder: Recorder | NoRecorder) -> None:
-        self._recorder = recorder
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._drain, name="faultprobe-drain", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _drain(self) -> None:
-        poller = select.poll()
-        for descriptor in self._recorder.descriptors:
-            poller.register(descriptor, select.POLLIN)
-        while not self._done.is_set():
-            ready = poller.poll(DRAIN_MILLISECONDS)
-            self._recorder.drain()
-            for descriptor, happened in ready:
-                # The first process has ended: its events no longer wake anybody, the time-out does.
-                if not happened & select.POLLIN:
-                    poller.unregister(descriptor)
-
-
-def chunks_of_all(mappings: list[procfs.Mapping]) -> set[int]:
-    """The chunks of all memory that can be touched."""
-    return {
-        chunk
-        for each in mappings
-        if not each.permissions.startswith("---")
-        for chunk in range(each.start // PAGE // CHUNK_PAGES, (each.end - 1) // PAGE // CHUNK_PAGES + 1)
-    }
-
-
-def _counts(thread: Thread) -> int:
-    """Minor and major faults of a stopped thread."""
-    fields = os.pread(thread.stat, 4096, 0).rpartition(b")")[2].split()
-    return int(fields[STAT_MINOR]) + int(fields[STAT_MAJOR])
-
-
-def _close(thread: Thread) -> None:
-    os.close(thread.stat)
-
-
-def _path_of(thread: Thread) -> str:
-    """The file an mmap maps, as /proc/PID/maps would tell it; empty for anonymous memory."""
-    flags, descriptor = thread.args[3], thread.args[4]
-    if flags & calls.MAP_ANONYMOUS:
-        return "/dev/zero (deleted)" if flags & calls.MAP_SHARED else ""
-    try:
-        return str(Path(f"/proc/{thread.tid}/fd/{descriptor & 0xFFFFFFFF}").readlink())
-    except OSError:
-        return ""
-
-
-def _shares_memory(parent: int, child: int) -> bool:
-    try:
-        return _native.same_memory(parent, child)
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            # No kcmp in this kernel: two spaces with one and the same content are one when vfork made them.
-            return Path(f"/proc/{parent}/maps").read_text() == Path(f"/proc/{child}/maps").read_text()
-        raise
-
-
-def _auxiliary(pid: int) -> dict[int, int]:
-    """The auxiliary vector that exec gave a process (getauxval(3))."""
-    data = Path(f"/proc/{pid}/auxv").read_bytes()
-    values = array("Q" if sys.maxsize > 2**32 else "L")
-    values.frombytes(data[: len(data) // (2 * values.itemsize) * 2 * values.itemsize])
-    return dict(zip(values[::2], values[1::2]))

@@ -27,10 +27,10 @@ from faultprobe.ledger.follow import (
     PTRACE_SYSCALL,
     WALL,
     Follower,
-    chunks_of_all,
 )
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
+from faultprobe.ledger.threads import chunks_of_all
 from faultprobe.perf import Recorder, best_detail
 
 

@@ -12,54 +12,22 @@ from typing import NamedTuple
 
 from faultprobe.ledger import causes, pagemap
 from faultprobe.ledger.calls import PAGE
+from faultprobe.ledger.findings import (
+    ANONYMOUS,
+    FILE,
+    KERNEL,
+    SHARED,
+    UNSURE,
+    ZERO,
+    Finding,
+    State,
+    copy_of_file,
+    mapping_of_file,
+    order_of,
+)
 from faultprobe.ledger.pagemap import CHUNK_PAGES
-from faultprobe.ledger.places import RELRO, Code, Place, place_of
+from faultprobe.ledger.places import Place, place_of
 from faultprobe.ledger.space import Piece, Space
-from faultprobe.perf import Fault
-
-ZERO, FILE, ANONYMOUS, SHARED, KERNEL, UNSURE = "zero", "file", "anonymous", "shared", "kernel", "unsure"
-
-
-class Finding:
-    """One fault and what it was found to be. `neighbours` came along without a fault of their own."""
-
-    __slots__ = (
-        "address_space",
-        "cause",
-        "code",
-        "fault",
-        "is_growth",
-        "is_relocation",
-        "neighbours",
-        "order",
-        "piece",
-        "place",
-    )
-
-    def __init__(
-        self, fault: Fault, address_space: int, piece: Piece | None, place: Place, code: Code
-    ) -> None:
-        self.fault = fault
-        self.is_growth = False
-        self.is_relocation = place.kind == RELRO and not fault.in_kernel
-        self.address_space = address_space
-        self.piece = piece
-        self.place = place
-        self.code = code
-        self.cause = causes.NO_MAPPING
-        self.order = 0
-        self.neighbours = 0
-
-
-class State(NamedTuple):
-    """A page that is there. `forks` is the number of forks its space had seen when it became its own."""
-
-    backing: str
-    frame: int
-    forks: int
-    finding: Finding | None = None
-    is_populated: bool = False
-
 
 Key = tuple[int, int]
 MAPPING_CAUSES = (causes.FILE_MAP, causes.FILE_FIRST, causes.FILE_READ, causes.SHARED)
@@ -154,7 +122,7 @@ class Pages:
         fault = finding.fault
         if piece.is_file:
             finding.cause = causes.FILE_FIRST
-            finding.order = _order(fault)
+            finding.order = order_of(fault)
             return State(UNSURE, frame, self.forks, finding)
         if finding.is_growth:
             finding.cause = causes.STACK_GROWTH
@@ -162,7 +130,7 @@ class Pages:
         if not self.machine.has_detail:
             finding.cause = causes.ANONYMOUS_FIRST
             return State(UNSURE, 0, self.forks, finding)
-        finding.order = _order(fault)
+        finding.order = order_of(fault)
         if frame == 0:
             finding.cause = causes.THP_ZERO if finding.order else causes.ZERO_PAGE
             return State(ZERO, 0, self.forks)
@@ -173,7 +141,7 @@ class Pages:
 
     def _take_shared(self, finding: Finding, before: State | None, frame: int) -> State:
         fault = finding.fault
-        finding.order = _order(fault)
+        finding.order = order_of(fault)
         if before is None:
             finding.cause = causes.SHARED
         elif before.frame == frame or not self.machine.has_detail:
@@ -194,7 +162,7 @@ class Pages:
             finding.cause = causes.FILE_AGAIN
             return State(UNSURE, frame, self.forks, finding)
         if before.backing == ZERO:
-            finding.order = _order(fault)
+            finding.order = order_of(fault)
             if frame == 0:
                 finding.cause = causes.UPGRADE
                 return before
@@ -208,7 +176,7 @@ class Pages:
             if is_copy:
                 if before.finding is not None:
                     self._settle(before.finding, FILE)
-                finding.cause = _copy_of_file(finding)
+                finding.cause = copy_of_file(finding)
                 return State(ANONYMOUS, frame, self.forks)
             finding.cause = causes.UPGRADE
             return before
@@ -239,11 +207,11 @@ class Pages:
         was_forked = self.forks > before.forks
         if before.finding is not None and not was_forked:
             self._settle(before.finding, FILE if piece.is_file else ZERO)
-            finding.cause = _copy_of_file(finding) if piece.is_file else causes.ZERO_COPY
+            finding.cause = copy_of_file(finding) if piece.is_file else causes.ZERO_COPY
         elif before.backing == ZERO:
             finding.cause = causes.ZERO_COPY
         elif before.backing == FILE:
-            finding.cause = _copy_of_file(finding)
+            finding.cause = copy_of_file(finding)
         else:
             finding.cause = causes.FILE_AGAIN if piece.is_file else causes.ANONYMOUS_AGAIN
         return State(ANONYMOUS, 0, self.forks)
@@ -309,9 +277,9 @@ class Pages:
     def _settle(self, finding: Finding, backing: str) -> None:
         """The answer to what a first fault on a private page left open: it led to `backing`."""
         if finding.cause == causes.FILE_FIRST:
-            finding.cause = _mapping_of_file(finding) if backing == FILE else _copy_of_file(finding)
+            finding.cause = mapping_of_file(finding) if backing == FILE else copy_of_file(finding)
         elif finding.cause == causes.FILE_AGAIN:
-            finding.cause = causes.UPGRADE if backing == FILE else _copy_of_file(finding)
+            finding.cause = causes.UPGRADE if backing == FILE else copy_of_file(finding)
         elif finding.cause == causes.ANONYMOUS_FIRST:
             finding.cause = causes.ZERO_PAGE if backing == ZERO else causes.ZERO_FILL
 
@@ -421,18 +389,6 @@ class Pages:
                 self._layers[-1][key[0], key[1] - inside + at] = state._replace(frame=frame)
 
 
-def _order(fault: Fault) -> int:
-    return max(0, (fault.page_bytes // PAGE).bit_length() - 1)
-
-
 def _huge_key(key: Key, page: int, pmd_pages: int) -> Key:
     """Where a page that maps a whole page table's worth is kept: births are positive."""
     return -key[0], page // pmd_pages
-
-
-def _mapping_of_file(finding: Finding) -> str:
-    return causes.FILE_READ if finding.fault.is_major else causes.FILE_MAP
-
-
-def _copy_of_file(finding: Finding) -> str:
-    return causes.RELOCATION if finding.is_relocation else causes.FILE_COPY
