@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 from conftest import Probe
+
+from faultprobe.ledger import threads
 
 PAGE = mmap.PAGESIZE
 PAGES = 256
@@ -290,6 +293,12 @@ def test_large_folios(probe: Probe, micro: Path, tmp_path: Path) -> None:
     assert [(each["cause"], each["order"], each["neighbours"]) for each in traced.faults] == [
         ("mthp", 4, 15)
     ] * 16
+
+
+def test_arguments_that_are_passed_in_memory() -> None:
+    given = array("L", [1, 2, 3, 4, 5, 6, 7])
+    assert threads.mmap_arguments(os.getpid(), given.buffer_info()[0]) == (1, 2, 3, 4, 5, 6)
+    assert threads.mmap_arguments(os.getpid(), 8) == (0, 0, 0, 0, 0, 0)
 
 
 def test_every_fault_has_a_place_and_a_code(probe: Probe, micro: Path, tmp_path: Path) -> None:

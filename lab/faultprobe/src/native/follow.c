@@ -103,8 +103,12 @@ PyObject *ptrace_system_call(PyObject *module, PyObject *args)
         return Py_BuildValue("(iKKK(KKKKKK))", 1, ip, sp, (unsigned long long)info.as.entry.number,
                              given[0], given[1], given[2], given[3], given[4], given[5]);
     }
-    return Py_BuildValue("(iKKKL)", info.op == 2 ? 2 : 0, ip, sp, 0ULL,
-                         info.op == 2 ? (long long)info.as.exit.result : 0LL);
+    if (info.op != 2)
+        return Py_BuildValue("(iKKKL)", 0, ip, sp, 0ULL, 0LL);
+    /* On a 32-bit machine an address in the upper half comes sign-extended. */
+    return Py_BuildValue("(iKKKL)", 2, ip, sp, 0ULL,
+                         info.as.exit.is_error ? (long long)info.as.exit.result
+                                               : (long long)(unsigned long)info.as.exit.result);
 }
 
 /*

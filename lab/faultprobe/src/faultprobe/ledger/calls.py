@@ -10,6 +10,9 @@ import os
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
+# There the call named mmap has one argument: the address of all six.
+MMAP_TAKES_A_POINTER = os.uname().machine in ("s390x", "i386", "i486", "i586", "i686")
+
 MAP_SHARED, MAP_PRIVATE, MAP_TYPE = 1, 2, 0xF
 MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x10, 0x20, 0x100
 MAP_FIXED_NOREPLACE = 0x100000

@@ -3,7 +3,8 @@
 The kernel's fault records say where and when. What a fault *meant* depends on the mapping at that moment
 and on the state of the page, both of which system calls take away; so each thread is stopped at the entry
 and at the exit of its calls, and what is about to go is read first. A stop costs the program time, never
-a fault: nothing here reads its memory (a page read through ptrace would be faulted in).
+a fault: its memory is not read (a page read through ptrace would be faulted in), but for the arguments of
+an mmap where they are passed in memory that the caller has just written.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from faultprobe.ledger.threads import (
     close,
     counts_of,
     draining,
+    mmap_arguments,
     path_of,
     shares_memory,
 )
@@ -136,6 +138,8 @@ class Follower:
             thread.number, thread.args, thread.instruction = number, args, instruction
             thread.entered_ns, thread.counts_entered = now, counts
             name = self._names.get(number, "")
+            if name == "mmap" and calls.MMAP_TAKES_A_POINTER:
+                thread.args = mmap_arguments(thread.tid, args[0])
             if name in calls.LOOKED_AT_FIRST:
                 self._look_before(thread, name)
         elif op == 2 and isinstance(args, int) and thread.number >= 0:

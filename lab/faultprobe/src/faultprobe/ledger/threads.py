@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import struct
 import sys
 import threading
 from array import array
@@ -96,6 +97,18 @@ def counts_of(thread: Thread) -> int:
 
 def close(thread: Thread) -> None:
     os.close(thread.stat)
+
+
+def mmap_arguments(tid: int, address: int) -> tuple[int, ...]:
+    """The arguments of an mmap that passes them in memory; the caller has just written them there."""
+    word = struct.Struct("@6L")
+    try:
+        with Path(f"/proc/{tid}/mem").open("rb", buffering=0) as memory:
+            memory.seek(address)
+            return word.unpack(memory.read(word.size))
+    except (OSError, struct.error):
+        # A pointer to nowhere: the call is going to fail.
+        return (0,) * 6
 
 
 def path_of(thread: Thread) -> str:
