@@ -123,7 +123,7 @@ def test_a_ring_too_small_is_reported_and_never_balanced(monkeypatch: pytest.Mon
 
 def test_recording_changes_no_count(tmp_path: Path) -> None:
     # A static program of the test's own: a library that other programs use at the same time may have a page
-    # locked when a window is mapped, which then costs a fault more (see unmapped_neighbours in faultaround.py).
+    # locked when a window is mapped, which then costs a fault more (faultaround.unmapped_neighbours).
     source, program = tmp_path / "touch.c", tmp_path / "touch"
     source.write_text(
         "static volatile char b[100 * 4096];int main(void) { for (int i = 0; i < 100; i++) b[i * 4096] = 1; }"
