@@ -23,7 +23,7 @@ def test_guests_of_one_page_size_touch_the_same_number_of_pages(
     assert {size: len(counts) for size, counts in totals.items()} == dict.fromkeys(totals, 1)
 
 
-def test_the_split_is_each_libc_s_own(all_measured: Result) -> None:
+def test_the_split_tells_the_libcs_apart(all_measured: Result) -> None:
     splits: dict[tuple[str, int], set[tuple[int, int]]] = {}
     for run in all_measured.runs():
         (experiment,) = run.probe.experiments

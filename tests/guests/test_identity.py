@@ -26,7 +26,7 @@ def test_the_page_size_is_the_declared_one(ready: Ready, remote: Remote) -> None
     assert int(size) == ready.guest.page_size
 
 
-def test_the_kernel_is_the_image_s(ready: Ready, remote: Remote) -> None:
+def test_the_kernel_is_that_of_the_image(ready: Ready, remote: Remote) -> None:
     assert remote.succeed("uname -r").strip() == ready.image.kernel_release
 
 
