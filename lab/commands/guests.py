@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lab import matrix
 from lab.images.apt import host_architecture
@@ -15,7 +15,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print one row for each declared guest; those that run by default are marked."""
     declared = matrix.load()
     default = declared.default(host_architecture())
-    table = Table("guest", "libc", "architecture", "page", "suite", "provider", "by default", box=None)
+    table = Table(Column("guest", no_wrap=True), "libc", "architecture", "page", "suite", "provider", "by default", box=None)
     for guest in declared.guests:
         table.add_row(
             guest.name,
@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
             guest.provider,
             "yes" if guest in default else "",
         )
-    Console(soft_wrap=True).print(table)
+    Console().print(table)
     return 0
