@@ -15,7 +15,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Print one row for each declared guest; those that run by default are marked."""
     declared = matrix.load()
     default = declared.default(host_architecture())
-    table = Table(Column("guest", no_wrap=True), "libc", "architecture", "page", "suite", "provider", "by default", box=None)
+    table = Table(
+        Column("guest", no_wrap=True),
+        "libc",
+        "architecture",
+        "page",
+        "suite",
+        "provider",
+        "default",
+        box=None,
+    )
     for guest in declared.guests:
         table.add_row(
             guest.name,
