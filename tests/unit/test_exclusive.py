@@ -49,11 +49,15 @@ def test_the_second_command_is_told_who_holds_the_cache(cache: Path) -> None:
 
 
 def test_a_killed_command_holds_nothing() -> None:
+    entered = []
     with hold_elsewhere() as other:
+        with pytest.raises(LabBusy), exclusive("make lab"):
+            entered.append("while it lived")
         other.kill()
         other.wait()
         with exclusive("make lab"):
-            pass
+            entered.append("after it was killed")
+    assert entered == ["after it was killed"]
 
 
 def test_the_cache_is_given_back_after_an_error() -> None:

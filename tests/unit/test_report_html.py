@@ -49,7 +49,8 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def page(result: Result = Result(GOLDEN), runs: tuple[GuestRun, ...] | None = None) -> str:  # noqa: B008 - a constant
+def page(result: Result | None = None, runs: tuple[GuestRun, ...] | None = None) -> str:
+    result = result or Result(GOLDEN)
     return html.render(comparison.compare(runs or result.runs()), result)
 
 
