@@ -142,3 +142,72 @@ def test_start_up_is_told_by_stage(probe: Probe, tmp_path: Path) -> None:
     assert min(bill["inherited"], bill["exec"], bill["program"]) > 0
     parts = bill["exec"] + bill["exec_untrapped"] + bill["loader"] + (bill["libc"] or 0) + bill["program"]
     assert parts == ledger["totals"]["rise_minor"] + ledger["totals"]["rise_major"]
+
+
+COUNTING = """
+import mmap, resource
+def count():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+count()
+first = count()
+pages = mmap.mmap(-1, 64 * mmap.PAGESIZE)
+second = count()
+for page in range(64):
+    pages[page * mmap.PAGESIZE] = 1
+third = count()
+print(first, second, third)
+"""
+
+
+def test_phases_end_where_the_program_reads_its_own_counters(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "ledger.json"
+    options = ("--phases-at", "getrusage", "--json", str(output))
+    done = probe("trace", *options, "--", sys.executable, "-c", COUNTING)
+    first, second, third = (int(each) for each in done.stdout.split())
+    ledger = json.loads(output.read_text())
+    phases = {phase["name"]: phase for phase in ledger["phases"]}
+    start, *_ = phases
+    assert start == "exec to getrusage"
+    told = first - ledger["start_up"]["inherited"]
+    assert phases[start]["rise_minor"] + phases["after getrusage 1"]["rise_minor"] == told
+    rises = [phases[name]["rise_minor"] for name in ("after getrusage 2", "after getrusage 3")]
+    assert rises == [second - first, third - second]
+    assert [each["residual"] for each in ledger["phases"]] == [0] * 5
+    assert sum(each["rise_minor"] for each in ledger["phases"]) == ledger["totals"]["rise_minor"]
+    causes = {line["cause"]: line["faults"] for line in phases["after getrusage 3"]["causes"]}
+    assert causes["shared-first"] == 64
+
+
+def test_a_phase_never_ended_is_the_whole_life(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "ledger.json"
+    probe("trace", "--phases-at", "getrusage", "--json", str(output), "--", "true")
+    ledger = json.loads(output.read_text())
+    (phase,) = ledger["phases"]
+    assert (phase["name"], phase["rise_minor"]) == ("exec to the end", ledger["totals"]["rise_minor"])
+
+
+def test_what_is_no_system_call_is_a_bad_argument(probe: Probe) -> None:
+    done = probe("trace", "--phases-at", "getrusge", "--", "true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "faultprobe trace: argument --phases-at: 'getrusge' is no system call of this machine\n"
+    )
+
+
+def test_each_image_says_what_it_inherited(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "ledger.json"
+    python = [sys.executable, "-c", "import os; os.execvp('env', ['env', 'true'])"]
+    probe("trace", "--json", str(output), "--", *python)
+    ledger = json.loads(output.read_text())
+    images = ledger["images"]
+    assert [Path(image["path"]).name for image in images[-2:]] == ["env", "true"]
+    assert {image["pid"] for image in images} == {ledger["processes"][0]["pid"]}
+    stages = ("exec", "exec_untrapped", "loader", "program")
+    for image, following in zip(images, images[1:]):
+        spent = sum(image[stage] for stage in stages) + (image["libc"] or 0)
+        assert following["inherited"] == image["inherited"] + spent
+    totals = ledger["totals"]
+    last = images[-1]
+    assert totals["inherited"] + totals["rise_minor"] + totals["rise_major"] == last["inherited"] + sum(
+        last[stage] for stage in stages
+    )

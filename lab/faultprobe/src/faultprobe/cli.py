@@ -65,6 +65,15 @@ def ring_kib(text: str) -> int:
     return size_kib
 
 
+def system_call(text: str) -> str:
+    """The name of a system call of this machine."""
+    from faultprobe import _native
+
+    if text not in _native.system_calls().values():
+        raise argparse.ArgumentTypeError(f"{text!r} is no system call of this machine")
+    return text
+
+
 def say(document: object, arguments: argparse.Namespace, to_text: Callable[[], str]) -> None:
     """The document as JSON to the file named by --json, or as text to standard output."""
     from faultprobe import document as documents
@@ -157,7 +166,9 @@ def trace_command(arguments: argparse.Namespace) -> int:
 
     ring_bytes = None if arguments.ring_kib is None else arguments.ring_kib << 10
     try:
-        made = tracing.trace_in_foreground(arguments.program, arguments.no_aslr, ring_bytes)
+        made = tracing.trace_in_foreground(
+            arguments.program, arguments.no_aslr, ring_bytes, arguments.phases_at or ""
+        )
     except FileNotFoundError as error:
         return fail(error, EXIT_NOT_FOUND)
     except OSError as error:
@@ -248,6 +259,12 @@ def parser() -> argparse.ArgumentParser:
     trace.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
     trace.add_argument(
         "--ring-kib", type=ring_kib, metavar="N", help="size of each processor's ring: a power of two"
+    )
+    trace.add_argument(
+        "--phases-at",
+        type=system_call,
+        metavar="CALL",
+        help="end a phase wherever the program makes this system call, e.g. getrusage",
     )
     trace.add_argument("--check", action="store_true", help="exit code 1 unless every fault is accounted for")
     trace.add_argument("--faults", action="store_true", help="a line for each single fault in the JSON")

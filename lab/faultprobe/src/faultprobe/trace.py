@@ -53,13 +53,15 @@ def trace(
     environment: Mapping[str, str] | None = None,
     no_aslr: bool = False,
     ring_bytes: int | None = None,
+    phase_call: str = "",
     spawning: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     on_start: Callable[[int], None] | None = None,
 ) -> Trace:
     """Runs a program, its threads and children, and accounts for every fault of theirs.
 
     Its standard streams are this process's. Returns when the last of the followed processes has ended.
-    `ring_bytes` is the size of each processor's ring, a power of two. The fork happens inside `spawning()`;
+    `ring_bytes` is the size of each processor's ring, a power of two. `phase_call` names a system call at
+    which the first process ends a phase, see `Ledger.phases`. The fork happens inside `spawning()`;
     `on_start` is told the process id when the program has been executed.
     Where the kernel does not let us record, the account says so and has what the counters told.
     Raises FileNotFoundError or PermissionError when the program cannot be run, OSError when it cannot be
@@ -85,7 +87,10 @@ def trace(
             )
         stack.callback(_end, pid)
         report_write.close()
-        journal = Journal(list(argv), path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames())
+        journal = Journal(
+            list(argv), path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames(),
+            phase_call=phase_call,
+        )  # fmt: skip
         recorder = _recorder(stack, journal, ring_bytes)
         follower = Follower(journal, recorder)
         follower.attach()

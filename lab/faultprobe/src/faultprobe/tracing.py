@@ -25,7 +25,9 @@ PASSED_ON = frozenset(
 WAKE = signal.SIGWINCH
 
 
-def trace_in_foreground(argv: Sequence[str], no_aslr: bool, ring_bytes: int | None) -> Trace:
+def trace_in_foreground(
+    argv: Sequence[str], no_aslr: bool, ring_bytes: int | None, phase_call: str = ""
+) -> Trace:
     """`trace` in a thread of its own while this one, the main one, passes signals on.
 
     Raises what `trace` raises.
@@ -47,7 +49,14 @@ def trace_in_foreground(argv: Sequence[str], no_aslr: bool, ring_bytes: int | No
     def work() -> None:
         try:
             answers.put(
-                trace(argv, no_aslr=no_aslr, ring_bytes=ring_bytes, spawning=spawning, on_start=pids.put)
+                trace(
+                    argv,
+                    no_aslr=no_aslr,
+                    ring_bytes=ring_bytes,
+                    phase_call=phase_call,
+                    spawning=spawning,
+                    on_start=pids.put,
+                )
             )
         except BaseException as error:
             answers.put(error)

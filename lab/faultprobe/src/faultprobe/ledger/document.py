@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from faultprobe.ledger import causes
 from faultprobe.ledger.account import Account, Process, Untrapped
 from faultprobe.ledger.findings import Finding
-from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal, Window
+from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Ended, Journal, PhaseEnded, Window
 from faultprobe.ledger.schema import (
     SCHEMA_VERSION,
     BillLine,
     CauseLine,
     CodeLine,
     FaultLine,
+    ImageLine,
     Ledger,
     MeasuredLedger,
     PhaseLedger,
@@ -31,14 +32,11 @@ from faultprobe.ledger.stages import EXEC, LIBC, LOADER, PROGRAM, Stages
 
 def of_windows(journal: Journal, account: Account, windows: Sequence[Window], tid: int) -> MeasuredLedger:
     """The ledger of a few phases of one process, or of one thread of it (`tid`, 0 for all)."""
-    phases = [_phase(journal, account, each, tid) for each in windows]
+    stages = Stages(account)
+    phases = [_phase(journal, account, each, tid, stages) for each in windows]
     reasons = _lost(journal, account)
     is_valid = not reasons
-    reasons += [
-        f"{each['name']}: the causes and the counters differ: residual {each['residual']}"
-        for each in phases
-        if each["residual"]
-    ]
+    reasons += _unbalanced(phases)
     return {
         "schema_version": SCHEMA_VERSION,
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
@@ -51,7 +49,30 @@ def of_windows(journal: Journal, account: Account, windows: Sequence[Window], ti
     }
 
 
-def _phase(journal: Journal, account: Account, window: Window, tid: int) -> PhaseLedger:
+def _unbalanced(phases: Iterable[PhaseLedger]) -> list[str]:
+    return [
+        f"{each['name']}: the causes and the counters differ: residual {each['residual']}"
+        for each in phases
+        if each["residual"]
+    ]
+
+
+def _windows(journal: Journal) -> list[Window]:
+    """The phases of a traced program: from exec to the first of the calls that end one, and so on."""
+    windows: list[Window] = []
+    name, start = f"exec to {journal.phase_call}", (journal.inherited_minor, journal.inherited_major, 0)
+    for entry in journal.entries:
+        if isinstance(entry, PhaseEnded):
+            end = entry.minor, entry.major, entry.time_ns
+            windows.append(Window(name, start, end))
+            name, start = f"after {journal.phase_call} {len(windows)}", end
+        elif isinstance(entry, Ended) and entry.pid == journal.pid:
+            name = name if windows else "exec to the end"
+            windows.append(Window(name, start, (entry.minor, entry.major, entry.time_ns)))
+    return windows
+
+
+def _phase(journal: Journal, account: Account, window: Window, tid: int, stages: Stages) -> PhaseLedger:
     start_ns, end_ns = window.start[2], window.end[2]
     findings = [
         each
@@ -65,7 +86,6 @@ def _phase(journal: Journal, account: Account, window: Window, tid: int) -> Phas
     ]
     without = sum(each.faults for each in untrapped)
     minor, major = window.end[0] - window.start[0], window.end[1] - window.start[1]
-    stages = Stages(account)
     return {
         "name": window.name,
         "rise_minor": minor,
@@ -73,7 +93,7 @@ def _phase(journal: Journal, account: Account, window: Window, tid: int) -> Phas
         "recorded": len(findings),
         "untrapped_faults": without,
         "residual": minor + major - len(findings) - without,
-        "causes": cause_lines(findings, untrapped),
+        "causes": cause_lines(findings, untrapped, journal.level),
         "bill": bill_lines(findings, stages),
         "code": code_lines(findings),
         "untrapped": [_untrapped_line(each, stages) for each in untrapped],
@@ -87,6 +107,10 @@ def _is_whose(pid: int, tid: int, journal: Journal, wanted: int) -> bool:
 def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: bool) -> Ledger:
     """The ledger of a traced program; `with_faults` adds a line for each single fault."""
     stages = Stages(account)
+    images = _images(journal, account, stages)
+    phases = None
+    if journal.phase_call:
+        phases = [_phase(journal, account, each, 0, stages) for each in _windows(journal)]
     return {
         "schema_version": SCHEMA_VERSION,
         "argv": journal.argv,
@@ -97,9 +121,11 @@ def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: 
         "lost": journal.lost,
         "level": journal.level,
         "detail": journal.detail,
-        "verdict": _verdict(journal, account),
+        "verdict": _verdict(journal, account, phases or []),
         "totals": _totals(account.processes),
-        "start_up": _start_up(journal, account, stages),
+        "start_up": _start_up(journal, images),
+        "images": images,
+        "phases": phases,
         "causes": cause_lines(account.findings, account.untrapped, journal.level),
         "bill": bill_lines(account.findings, stages),
         "code": code_lines(account.findings),
@@ -173,7 +199,7 @@ def code_lines(findings: Iterable[Finding]) -> list[CodeLine]:
     ]
 
 
-def _verdict(journal: Journal, account: Account) -> Verdict:
+def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) -> Verdict:
     reasons = _lost(journal, account)
     is_valid = not reasons
     if journal.level == USER_MODE:
@@ -191,6 +217,8 @@ def _verdict(journal: Journal, account: Account) -> Verdict:
     residual = sum(each.residual for each in account.processes)
     if any(each.residual for each in account.processes):
         reasons.append(f"the causes and the counters differ: residual {residual}")
+    if not reasons:
+        reasons += _unbalanced(phases)
     is_complete = not cut_off and not killed and journal.level == FULL
     return {"balanced": not reasons, "valid": is_valid, "complete": is_complete, "reasons": reasons}
 
@@ -223,25 +251,48 @@ def _totals(processes: Sequence[Process]) -> Totals:
     }
 
 
-def _start_up(journal: Journal, account: Account, stages: Stages) -> StartUp:
-    first = next((image for image in account.images if image.pid == journal.pid), None)
-    counts: Counter[str] = Counter()
-    for finding in account.findings:
-        if first is not None and finding.address_space == first.space:
-            counts[stages.of(finding.fault.pid, finding.fault.time_ns)] += 1
-    untrapped = sum(
-        each.faults
-        for each in account.untrapped
-        if first is not None and each.is_exec and each.time_ns == first.time_ns
+def _images(journal: Journal, account: Account, stages: Stages) -> list[ImageLine]:
+    lines: list[ImageLine] = []
+    for number, image in enumerate(account.images):
+        own = [each for each in account.findings if each.fault.pid == image.pid]
+        without = [each for each in account.untrapped if each.pid == image.pid]
+        counts = Counter(
+            stages.of(each.fault.pid, each.fault.time_ns) for each in own if each.address_space == image.space
+        )
+        before = sum(each.fault.time_ns < image.entered_ns for each in own)
+        before += sum(each.faults for each in without if each.time_ns < image.entered_ns)
+        if image.pid == journal.pid:
+            before += journal.inherited_minor + journal.inherited_major
+        at_exec = (each.faults for each in without if each.is_exec and each.time_ns == image.time_ns)
+        lines.append(
+            {
+                "pid": image.pid,
+                "path": image.path,
+                "inherited": before,
+                "exec": counts[EXEC],
+                "exec_untrapped": sum(at_exec),
+                "loader": counts[LOADER],
+                "libc": counts[LIBC] if stages.knows_main and number == 0 else None,
+                "program": counts[PROGRAM],
+            }
+        )
+    return lines
+
+
+def _start_up(journal: Journal, images: Sequence[ImageLine]) -> StartUp:
+    """The first image's bill, empty when the program's exec was not seen."""
+    inherited = journal.inherited_minor + journal.inherited_major
+    first = next((image for image in images if image["pid"] == journal.pid), None)
+    if first is None:
+        return StartUp(inherited=inherited, exec=0, exec_untrapped=0, loader=0, libc=None, program=0)
+    return StartUp(
+        inherited=first["inherited"],
+        exec=first["exec"],
+        exec_untrapped=first["exec_untrapped"],
+        loader=first["loader"],
+        libc=first["libc"],
+        program=first["program"],
     )
-    return {
-        "inherited": journal.inherited_minor + journal.inherited_major,
-        "exec": counts[EXEC],
-        "exec_untrapped": untrapped,
-        "loader": counts[LOADER],
-        "libc": counts[LIBC] if stages.knows_main else None,
-        "program": counts[PROGRAM],
-    }
 
 
 def _untrapped_line(each: Untrapped, stages: Stages) -> UntrappedLine:

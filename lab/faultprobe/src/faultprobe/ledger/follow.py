@@ -17,12 +17,21 @@ from pathlib import Path
 
 from faultprobe import _native, procfs
 from faultprobe.ledger import calls, elf, pagemap
-from faultprobe.ledger.journal import COUNTERS, Born, Call, Ended, Executed, Journal, MapsRead, StackSeen
+from faultprobe.ledger.journal import (
+    COUNTERS,
+    Born,
+    Call,
+    Ended,
+    Entry,
+    Executed,
+    Journal,
+    MapsRead,
+    PhaseEnded,
+    StackSeen,
+)
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.ledger.threads import (
     PAGE,
-    STAT_MAJOR,
-    STAT_MINOR,
     STAT_START_BREAK,
     Space,
     Thread,
@@ -33,6 +42,7 @@ from faultprobe.ledger.threads import (
     draining,
     mmap_arguments,
     path_of,
+    process_counts,
     shares_memory,
 )
 from faultprobe.perf import Fault, NoRecorder, Recorder
@@ -142,6 +152,8 @@ class Follower:
                 thread.args = mmap_arguments(thread.tid, args[0])
             if name in calls.LOOKED_AT_FIRST:
                 self._look_before(thread, name)
+            if name and name == self.journal.phase_call and thread.pid == self.journal.pid:
+                self._write(PhaseEnded(now, *process_counts(thread.pid)))
         elif op == 2 and isinstance(args, int) and thread.number >= 0:
             self._left(thread, now, counts, args)
             thread.number = -1
@@ -285,8 +297,7 @@ class Follower:
         is_process = thread is None or thread.pid == tid
         minor = major = 0
         if is_process:
-            stat = Path(f"/proc/{tid}/stat").read_text().rpartition(")")[2].split()
-            minor, major = int(stat[STAT_MINOR]), int(stat[STAT_MAJOR])
+            minor, major = process_counts(tid)
         _, status = os.waitpid(tid, WALL)
         if is_process:
             self._write(Ended(time.monotonic_ns(), tid, minor, major, status))
@@ -333,7 +344,7 @@ class Follower:
 
     # Bookkeeping
 
-    def _write(self, entry: Call | Born | Executed | StackSeen | MapsRead | Ended | Snapshot) -> None:
+    def _write(self, entry: Entry) -> None:
         self.journal.entries.append(entry)
 
     def _new_space(self, copied: Space | None = None) -> Space:

@@ -87,6 +87,14 @@ class Ended(NamedTuple):
     status: int
 
 
+class PhaseEnded(NamedTuple):
+    """The first process made the system call that ends a phase. Its counters, at the entry of the call."""
+
+    time_ns: int
+    minor: int
+    major: int
+
+
 class Window(NamedTuple):
     """A phase between two readings: counters (minor, major) and CLOCK_MONOTONIC nanoseconds of each."""
 
@@ -98,7 +106,7 @@ class Window(NamedTuple):
 # How much the system let us record: every fault, those in user mode, or only that counters rose.
 FULL, USER_MODE, COUNTERS = "full", "user mode", "counters"
 
-Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Snapshot]
+Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, PhaseEnded, Snapshot]
 
 
 @dataclass
@@ -108,6 +116,7 @@ class Journal:
     `entry` and `main` are the addresses of the first image whose first execution is recorded, 0 for none.
     The entries of an attached one begin with the mappings and the state of all pages, which its faults
     before then have made. `refusal` says which permission is missing when `level` is not FULL.
+    `phase_call` names the system call at which one phase ends and the next begins, "" for none.
     `zero_frames` are the physical pages the kernel maps for memory that was only read.
     """
 
@@ -127,4 +136,5 @@ class Journal:
     refusal: str = ""
     detail: int = 0
     is_attached: bool = False
+    phase_call: str = ""
     zero_frames: frozenset[int] = frozenset()

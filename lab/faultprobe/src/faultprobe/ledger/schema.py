@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Optional, TypedDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class CauseLine(TypedDict):
@@ -133,32 +133,16 @@ class StartUp(TypedDict):
     program: int
 
 
-class Ledger(TypedDict):
-    """A traced program. `level` is "full", or "user mode" or "counters" where the system did not let us
-    record more; then nothing is balanced, and at "counters" `resident` tells what was in memory instead.
-    `detail`: 0 nothing but addresses, 1 frames, 2 frames and page sizes. `faults` when asked for."""
+class ImageLine(StartUp):
+    """The same for one image of the recording, in order of time: whoever executed what.
 
-    schema_version: int
-    argv: list[str]
+    What a process `inherited` is what its counters showed when it entered the call: the faults it had
+    taken as another image, or as the copy that a fork made of its parent. For images after the first `libc`
+    is null: nothing marks where their main begins.
+    """
+
+    pid: int
     path: str
-    exit_status: int
-    page_size_bytes: int
-    ring_bytes: int
-    lost: int
-    level: str
-    detail: int
-    verdict: Verdict
-    totals: Totals
-    start_up: StartUp
-    causes: list[CauseLine]
-    bill: list[BillLine]
-    code: list[CodeLine]
-    untrapped: list[UntrappedLine]
-    processes: list[ProcessLine]
-    unexplained_pages: int
-    map_disagreements: int
-    resident: Optional[list[ResidentLine]]
-    faults: Optional[list[FaultLine]]
 
 
 class PhaseLedger(TypedDict):
@@ -174,6 +158,38 @@ class PhaseLedger(TypedDict):
     bill: list[BillLine]
     code: list[CodeLine]
     untrapped: list[UntrappedLine]
+
+
+class Ledger(TypedDict):
+    """A traced program. `level` is "full", or "user mode" or "counters" where the system did not let us
+    record more; then nothing is balanced, and at "counters" `resident` tells what was in memory instead.
+    `detail`: 0 nothing but addresses, 1 frames, 2 frames and page sizes. `faults` when asked for.
+    `phases`, when asked for, are those of the first process, from exec to its end. They meet where it
+    entered a system call: with threads that fault at that moment a fault may be in either."""
+
+    schema_version: int
+    argv: list[str]
+    path: str
+    exit_status: int
+    page_size_bytes: int
+    ring_bytes: int
+    lost: int
+    level: str
+    detail: int
+    verdict: Verdict
+    totals: Totals
+    start_up: StartUp
+    images: list[ImageLine]
+    phases: Optional[list[PhaseLedger]]
+    causes: list[CauseLine]
+    bill: list[BillLine]
+    code: list[CodeLine]
+    untrapped: list[UntrappedLine]
+    processes: list[ProcessLine]
+    unexplained_pages: int
+    map_disagreements: int
+    resident: Optional[list[ResidentLine]]
+    faults: Optional[list[FaultLine]]
 
 
 class MeasuredLedger(TypedDict):

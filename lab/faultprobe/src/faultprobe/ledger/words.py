@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from faultprobe.ledger import causes
 from faultprobe.ledger.journal import FULL
-from faultprobe.ledger.schema import BillLine, Ledger, ResidentLine
+from faultprobe.ledger.schema import BillLine, Ledger, PhaseLedger, ResidentLine
 from faultprobe.ledger.stages import STAGES
 from faultprobe.text import table
 
@@ -25,6 +25,8 @@ def ledger(made: Ledger) -> str:
         _causes(made),
         _start_up(made),
     ]
+    if made["phases"] is not None:
+        parts.append(_phases(made["phases"]))
     if made["bill"]:
         parts += [_bill(made), _code(made)]
     if made["resident"] is not None:
@@ -74,6 +76,19 @@ def _start_up(made: Ledger) -> str:
     else:
         rows += [(bill["libc"], "libc, from the entry point to main"), (bill["program"], "the program")]
     return _counted(rows, "start-up bill of the first image")
+
+
+def _phases(phases: list[PhaseLedger]) -> str:
+    rows = [
+        (
+            phase["rise_minor"] + phase["rise_major"],
+            phase["residual"],
+            phase["name"],
+            " + ".join(f"{line['faults']} {line['title']}" for line in phase["causes"]) or "-",
+        )
+        for phase in phases
+    ]
+    return table([("faults", "residual", "phase", "causes"), *rows])
 
 
 def _bill(made: Ledger) -> str:
