@@ -16,7 +16,7 @@ def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
     hosts = [
         (recipe, TOOLS_SUITE, host)
         for host in DEBIAN_ARCHITECTURES
-        for recipe in ("tools", *(f"emulator-{guest}" for guest in DEBIAN_ARCHITECTURES))
+        for recipe in ("tools", "crosscheck", *(f"emulator-{guest}" for guest in DEBIAN_ARCHITECTURES))
     ]
     guests = [
         (recipe, guest.suite, guest.architecture)

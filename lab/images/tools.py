@@ -20,8 +20,8 @@ from lab.images.unpack import unpack
 from lab.steps import step
 
 TOOLS_SUITE = "trixie"
-_LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
-_TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
+TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 _FORMAT = 3
 """Raised when the way the directory is laid out changes."""
 
@@ -43,12 +43,12 @@ class Tools:
         else:
             raise MissingTool(f"no {program}", where=str(self.root))
         host = host_architecture()
-        libraries = self.root / "usr/lib" / _TRIPLETS[host]
+        libraries = self.root / "usr/lib" / TRIPLETS[host]
         folders = [
             libraries,
             *(p for p in sorted(libraries.iterdir()) if p.is_dir() and any(p.glob("lib*.so*"))),
         ]
-        argv = [str(self.root / _LOADERS[host]), "--library-path", ":".join(map(str, folders)), str(path)]
+        argv = [str(self.root / LOADERS[host]), "--library-path", ":".join(map(str, folders)), str(path)]
         if program.startswith("qemu-system-"):
             for share in ("usr/share/qemu", "usr/share/seabios"):
                 argv += ["-L", str(self.root / share)]
