@@ -20,7 +20,8 @@ import pytest
 from test_ledger import data, micro
 
 from faultprobe import _native
-from faultprobe.perf import HEADER, RECORD_SAMPLE, online_cpus
+from faultprobe.perf import online_cpus
+from faultprobe.perfrecords import HEADER, RECORD_SAMPLE
 
 # Those fixtures live with the tests that use them most.
 __all__ = ["data", "micro"]

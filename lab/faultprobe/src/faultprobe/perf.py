@@ -6,10 +6,6 @@ is handled, so it also sees faults that fail (SIGSEGV, a bad pointer given to a 
 getrusage never counts; and it does not tell minor from major. The other two are raised where ru_minflt
 and ru_majflt are (mm_account_fault in mm/memory.c), unless the kernel took the fault on the task's
 behalf without a trap.
-
-The record layout is that of perf_event_open(2) for the sample type in perf.c:
-IDENTIFIER | IP | TID | TIME | ADDR (and PHYS_ADDR, DATA_PAGE_SIZE when such detail is wanted), with the
-matching trailer on every other record.
 """
 
 from __future__ import annotations
@@ -17,25 +13,14 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import struct
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Union
+from collections.abc import Sequence
 
 from faultprobe import _native, procfs
+from faultprobe.perfrecords import Decoder, Event, Exited, Fault, Forked, Mapped, Named, Reached
 
-RECORD_MMAP2, RECORD_LOST, RECORD_COMM, RECORD_EXIT = 10, 2, 3, 4
-RECORD_FORK, RECORD_SAMPLE, RECORD_LOST_SAMPLES = 7, 9, 13
-MISC_CPUMODE, MISC_KERNEL, MISC_COMM_EXEC = 0x7, 1, 1 << 13
-HEADER = struct.Struct("=IHH")  # type, misc, size
-SAMPLE = struct.Struct("=QQIIQQ")  # id, instruction pointer, pid, tid, time, address
-PHYSICAL = struct.Struct("=Q")
-PHYSICAL_AND_SIZE = struct.Struct("=QQ")  # physical address, bytes of the page
-TRAILER = struct.Struct("=IIQQ")  # pid, tid, time, id
-MMAP2 = struct.Struct("=IIQQQIIQQII")  # pid, tid, start, length, offset, major, minor, inode, generation, ...
-TASK = struct.Struct("=IIIIQ")  # pid, parent pid, tid, parent tid, time
-LOST = struct.Struct("=QQ")  # id, number
+__all__ = ["Event", "Exited", "Fault", "Forked", "Mapped", "Named", "PerfRefused", "Reached", "Recorder"]
 
 # Under perf_event_mlock_kb's default a ring without privilege is 512 KiB for each processor.
 UNPRIVILEGED_RING_BYTES = 512 << 10
@@ -43,78 +28,6 @@ LARGEST_RING_BYTES = 4 << 20
 ALL_RINGS_BYTES = 32 << 20
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
 DETAIL_TEST_RING_BYTES = 256 << 10
-
-
-class Fault(NamedTuple):
-    """One page fault: CLOCK_MONOTONIC nanoseconds, who, the instruction, the address that was not there.
-
-    With the recorder's detail, `physical` is what the address led to once the fault was served (0: the
-    zero page, or no such thing on this processor) and `page_bytes` the size of that page.
-    """
-
-    time_ns: int
-    pid: int
-    tid: int
-    instruction: int
-    address: int
-    is_major: bool
-    in_kernel: bool
-    physical: int = 0
-    page_bytes: int = 0
-
-
-class Mapped(NamedTuple):
-    """A mapping made or changed; prot and flags are mmap's bits, `path` may be "//anon", "[stack]", ..."""
-
-    time_ns: int
-    pid: int
-    tid: int
-    start: int
-    length: int
-    offset: int
-    device: tuple[int, int]
-    inode: int
-    prot: int
-    flags: int
-    path: str
-
-
-class Forked(NamedTuple):
-    """A new process, or a new thread when `pid` equals `parent_pid`."""
-
-    time_ns: int
-    pid: int
-    tid: int
-    parent_pid: int
-    parent_tid: int
-
-
-class Reached(NamedTuple):
-    """A thread was about to execute a marked instruction."""
-
-    time_ns: int
-    pid: int
-    tid: int
-    address: int
-
-
-class Exited(NamedTuple):
-    time_ns: int
-    pid: int
-    tid: int
-
-
-class Named(NamedTuple):
-    """A task's new name; `by_exec` when an exec gave it, which also empties the address space."""
-
-    time_ns: int
-    pid: int
-    tid: int
-    name: str
-    by_exec: bool
-
-
-Event = Union[Fault, Reached, Mapped, Forked, Exited, Named]
 
 
 class PerfRefused(OSError):
@@ -231,18 +144,19 @@ class Recorder:
         self._mark_ids: set[int] = set()
         self._marks: list[int] = []
         self._first_of_cpu: list[int] = []
-        self._lost = 0
         self._detail = detail
-        self._layout = (None, PHYSICAL, PHYSICAL_AND_SIZE)[detail]
-        self._undecoded: list[bytes] = []
+        self._decoders: list[Decoder] = []
+        self._undecoded: list[tuple[Decoder, bytes]] = []
         self._draining = threading.Lock()
         self._events: list[Event] = []
         cpus = online_cpus()
+        first_to_run = (pid, pid) if pid else (os.getpid(), threading.get_native_id())
         sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
         try:
             for cpu in cpus:
                 first = len(self._descriptors)
                 self._open(pid, cpu, from_exec, user_only, sizes)
+                self._decoders.append(Decoder(detail, first_to_run, self._major_ids, self._mark_ids))
                 for tid in also:
                     self._events_of(tid, cpu, from_exec, user_only, min(sizes) // 4)
                 self._first_of_cpu.append(self._descriptors[first])
@@ -268,9 +182,9 @@ class Recorder:
     def _events_of(self, tid: int, cpu: int, from_exec: bool, user_only: bool, watermark: int) -> int:
         """Opens the two events of one thread; returns the descriptor of the first."""
         try:
-            minor = _native.perf_open(False, tid, cpu, from_exec, user_only, True, watermark, self._detail)
+            minor = _native.perf_open(False, tid, cpu, from_exec, user_only, False, watermark, self._detail)
             self._descriptors.append(minor)
-            major = _native.perf_open(True, tid, cpu, from_exec, user_only, False, watermark, self._detail)
+            major = _native.perf_open(True, tid, cpu, from_exec, user_only, True, watermark, self._detail)
             self._descriptors.append(major)
         except OSError as error:
             raise refusal(error) from error
@@ -297,14 +211,16 @@ class Recorder:
     def drain(self) -> None:
         """Takes what the rings hold, so that the kernel has room again. From any thread."""
         with self._draining:
-            self._undecoded.extend(ring.drain() for ring in self._rings)
+            self._undecoded.extend(
+                (decoder, ring.drain()) for decoder, ring in zip(self._decoders, self._rings)
+            )
 
     def new_events(self) -> list[Event]:
         """What came since the last call, each processor's in order of time."""
         self.drain()
         with self._draining:
             undecoded, self._undecoded = self._undecoded, []
-        new = [event for data in undecoded for event in self._decode(data)]
+        new = [event for decoder, data in undecoded for event in decoder.decode(data)]
         self._events += new
         return new
 
@@ -322,7 +238,7 @@ class Recorder:
     def lost(self) -> int:
         """Records of any kind the kernel said it had to drop because a ring was full."""
         self.new_events()
-        return self._lost
+        return sum(decoder.lost for decoder in self._decoders)
 
     def close(self) -> None:
         for ring in self._rings:
@@ -337,52 +253,9 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decode(self, data: bytes) -> Iterator[Event]:
-        at = 0
-        while at < len(data):
-            kind, misc, size = HEADER.unpack_from(data, at)
-            body = at + HEADER.size
-            if kind == RECORD_SAMPLE:
-                event_id, ip, pid, tid, time, address = SAMPLE.unpack_from(data, body)
-                if event_id in self._mark_ids:
-                    yield Reached(time, pid, tid, ip)
-                    at += size
-                    continue
-                in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
-                more = self._layout.unpack_from(data, body + SAMPLE.size) if self._layout else ()
-                yield Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel, *more)
-            elif kind == RECORD_MMAP2:
-                yield _mapped(data, body, at + size)
-            elif kind in (RECORD_FORK, RECORD_EXIT):
-                pid, parent_pid, tid, parent_tid, time = TASK.unpack_from(data, body)
-                if kind == RECORD_FORK:
-                    yield Forked(time, pid, tid, parent_pid, parent_tid)
-                else:
-                    yield Exited(time, pid, tid)
-            elif kind == RECORD_COMM:
-                pid, tid = struct.unpack_from("=II", data, body)
-                time = TRAILER.unpack_from(data, at + size - TRAILER.size)[2]
-                yield Named(time, pid, tid, _text(data, body + 8), bool(misc & MISC_COMM_EXEC))
-            elif kind == RECORD_LOST:
-                self._lost += LOST.unpack_from(data, body)[1]
-            elif kind == RECORD_LOST_SAMPLES:
-                self._lost += struct.unpack_from("=Q", data, body)[0]
-            at += size
-
 
 def _ring_bytes(cpus: int) -> int:
     size = LARGEST_RING_BYTES
     while size * cpus > ALL_RINGS_BYTES and size > UNPRIVILEGED_RING_BYTES:
         size //= 2
     return size
-
-
-def _text(data: bytes, at: int) -> str:
-    return data[at : data.index(0, at)].decode(errors="replace")
-
-
-def _mapped(data: bytes, body: int, end: int) -> Mapped:
-    pid, tid, start, length, offset, major, minor, inode, _, prot, flags = MMAP2.unpack_from(data, body)
-    time = TRAILER.unpack_from(data, end - TRAILER.size)[2]
-    path = _text(data, body + MMAP2.size)
-    return Mapped(time, pid, tid, start, length, offset, (major, minor), inode, prot, flags, path)

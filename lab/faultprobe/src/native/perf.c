@@ -20,11 +20,17 @@ enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_S
 /* PERF_SAMPLE_DATA_PAGE_SIZE: in the kernel from 5.11 on, not in every header. */
 #define DATA_PAGE_SIZE (UINT64_C(1) << 22)
 
-static uint64_t sample_type(int detail)
+/*
+ * What a record tells. Each field is paid for at every fault (docs/experiments/cost.md), so minor
+ * faults do without what is known otherwise: who it was stands in the record of the last switch,
+ * and which event it is in the record's size. `is_named` is for the others: both are in the record.
+ */
+static uint64_t sample_type(int is_named, int detail)
 {
-    uint64_t type = PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_IP | PERF_SAMPLE_TID | PERF_SAMPLE_TIME |
-                    PERF_SAMPLE_ADDR;
+    uint64_t type = PERF_SAMPLE_IP | PERF_SAMPLE_TIME | PERF_SAMPLE_ADDR;
 
+    if (is_named)
+        type |= PERF_SAMPLE_IDENTIFIER | PERF_SAMPLE_TID;
     if (detail >= 1)
         type |= PERF_SAMPLE_PHYS_ADDR;
     if (detail >= 2)
@@ -36,9 +42,10 @@ static uint64_t sample_type(int detail)
  * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
  *
  * One record for each minor (or major) fault of `pid` and of all its later threads and children on
- * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks and exits
- * too. watermark: bytes in the ring that wake a poller. detail: 1 for the physical address behind
- * the data address, 2 for the size of its page as well, both as they are once the fault is served.
+ * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
+ * switches too; only with major, whose records name their event. watermark: bytes in the ring that
+ * wake a poller. detail: 1 for the physical address behind the data address, 2 for the size of its
+ * page as well, both as they are once the fault is served; -1 for no record, only a count.
  */
 PyObject *perf_open(PyObject *module, PyObject *args)
 {
@@ -54,16 +61,16 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.size = sizeof attr;
     attr.type = PERF_TYPE_SOFTWARE;
     attr.config = major ? MAJOR_FAULTS : MINOR_FAULTS;
-    attr.sample_period = 1;
-    attr.sample_type = sample_type(detail);
+    attr.sample_period = detail < 0 ? 0 : 1;
+    attr.sample_type = sample_type(major, detail);
     attr.disabled = from_exec ? 1 : 0;
     attr.enable_on_exec = from_exec ? 1 : 0;
     attr.inherit = 1;
     attr.exclude_kernel = user_only ? 1 : 0;
     attr.exclude_hv = user_only ? 1 : 0;
     attr.mmap = attr.mmap_data = attr.mmap2 = sideband ? 1 : 0;
-    attr.comm = attr.comm_exec = attr.task = sideband ? 1 : 0;
-    attr.sample_id_all = 1;
+    attr.comm = attr.comm_exec = attr.task = attr.context_switch = sideband ? 1 : 0;
+    attr.sample_id_all = sideband ? 1 : 0;
     attr.watermark = 1;
     attr.wakeup_watermark = watermark;
     /* One clock for all processors, and one a program can read: the records are sorted by it. */
@@ -78,8 +85,8 @@ PyObject *perf_open(PyObject *module, PyObject *args)
 /*
  * perf_open_mark(pid, cpu, address, detail) -> descriptor
  *
- * One record, of the same layout, when thread `pid` executes the instruction at `address` on `cpu`:
- * a breakpoint of the processor's, which changes no memory.
+ * One record, of the layout of major faults, when thread `pid` executes the instruction at
+ * `address` on `cpu`: a breakpoint of the processor's, which changes no memory.
  */
 PyObject *perf_open_mark(PyObject *module, PyObject *args)
 {
@@ -97,7 +104,7 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args)
     attr.bp_addr = address;
     attr.bp_len = sizeof(long);
     attr.sample_period = 1;
-    attr.sample_type = sample_type(detail);
+    attr.sample_type = sample_type(1, detail);
     attr.exclude_kernel = attr.exclude_hv = 1;
     attr.sample_id_all = 1;
     attr.use_clockid = 1;
