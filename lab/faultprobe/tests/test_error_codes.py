@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ledger import data, micro
+from test_ledger import bench, data, machine, micro, programs
 
 from faultprobe import _native
 from faultprobe.perf import online_cpus
 from faultprobe.perfrecords import HEADER, RECORD_SAMPLE
+from faultprobe.selftest.machine import Machine
 
 # Those fixtures live with the tests that use them most.
-__all__ = ["data", "micro"]
+__all__ = ["bench", "data", "machine", "micro", "programs"]
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 RING_BYTES = 4 << 20
@@ -100,7 +101,9 @@ class Tracepoints:
         "read-call",
     ],
 )
-def test_causes_agree_with_the_processors_error_code(micro: Path, data: str, case: str) -> None:
+def test_causes_agree_with_the_processors_error_code(
+    micro: Path, data: str, machine: Machine, case: str
+) -> None:
     numbers = tracepoint_numbers()
     if len(numbers) != 2 or os.uname().machine not in ("x86_64", "i686"):
         warnings.warn(
@@ -109,7 +112,8 @@ def test_causes_agree_with_the_processors_error_code(micro: Path, data: str, cas
         return
     tracepoints = Tracepoints(numbers)
     try:
-        command = [sys.executable, "-c", TRACE, str(micro), case, data]
+        argument = str(machine.huge_bytes) if case.startswith("huge") else data
+        command = [sys.executable, "-c", TRACE, str(micro), case, argument]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         told = tracepoints.faults()
     finally:

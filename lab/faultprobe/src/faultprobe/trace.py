@@ -56,10 +56,12 @@ def trace(
     phase_call: str = "",
     spawning: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     on_start: Callable[[int], None] | None = None,
+    output: int = 1,
 ) -> Trace:
     """Runs a program, its threads and children, and accounts for every fault of theirs.
 
-    Its standard streams are this process's. Returns when the last of the followed processes has ended.
+    Its standard streams are this process's, but for the descriptor its `output` goes to. Returns when the
+    last of the followed processes has ended.
     `ring_bytes` is the size of each processor's ring, a power of two. `phase_call` names a system call at
     which the first process ends a phase, see `Ledger.phases`. The fork happens inside `spawning()`;
     `on_start` is told the process id when the program has been executed.
@@ -78,7 +80,7 @@ def trace(
                 os.fsencode(path),
                 [os.fsencode(each) for each in argv],
                 [os.fsencode(f"{name}={value}") for name, value in variables.items()],
-                (0, 1, 2),
+                (0, output, 2),
                 _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
                 AS_PARENT,
                 go_read.fileno(),

@@ -1,0 +1,135 @@
+"""The table of cases: what each does to memory, and what that must cost and why.
+
+A count is a number of faults, or `Pages`: one fault for each base page of so many bytes. Where it follows
+from more than that, the case has a rule (`rules`), which judges it from the ledger's own records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Union
+
+from faultprobe.ledger import causes
+from faultprobe.selftest import rules
+from faultprobe.selftest.machine import HUGE_PAGES, LARGEST_HUGE_BYTES, Machine
+from faultprobe.selftest.observed import Counts, Judgement, Observed
+
+# Constants of micro.c.
+FEW, THREADS, FORKS, EXECS, MAPPINGS = 10, 4, 100, 5, 10_000
+READ_ONLY, WRITTEN = "read", "written"
+
+
+class Pages(NamedTuple):
+    """One fault for each base page of so many bytes."""
+
+    size_bytes: int
+
+
+MIB = Pages(1 << 20)
+Count = Union[int, Pages]
+Rule = Callable[[Observed, Counts, Machine], Judgement]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One micro-program.
+
+    `causes` are the faults in the region that the program names, `untrapped` what the kernel took without a
+    trap, by system call (exec's own left out). `file`: it maps a cached file, which it may write to.
+    `setting` is a kernel setting that has to have a value meanwhile.
+    """
+
+    name: str
+    does: str
+    causes: Mapping[str, Count] = field(default_factory=dict)
+    untrapped: Mapping[str, Count] = field(default_factory=dict)
+    rule: Rule = rules.exactly
+    file: str = ""
+    setting: tuple[str, str] | None = None
+    exit_status: int = 0
+    since: tuple[int, int] = (0, 0)
+
+    @property
+    def wants_huge(self) -> bool:
+        """Whether the program is told the size of a huge page."""
+        return self.setting is not None and self.setting[0].startswith(HUGE_PAGES)
+
+    def expected(self, machine: Machine) -> Counts:
+        """The counts on a machine."""
+        return Counts(_on(self.causes, machine), _on(self.untrapped, machine))
+
+    def impossible(self, machine: Machine) -> str | None:
+        """Why this machine cannot run the case, None when it can."""
+        if machine.kernel < self.since:
+            return f"needs Linux {self.since[0]}.{self.since[1]}"
+        if self.wants_huge:
+            if not 0 < machine.huge_bytes <= LARGEST_HUGE_BYTES:
+                return f"a huge page has {machine.huge_bytes >> 20} MiB here (0: the kernel has none)"
+            if not machine.is_root:
+                return f"root sets {self.setting[0] if self.setting else ''} for it"
+        return None
+
+
+def _on(counts: Mapping[str, Count], machine: Machine) -> dict[str, int]:
+    return {
+        name: machine.pages(count.size_bytes) if isinstance(count, Pages) else count
+        for name, count in counts.items()
+    }
+
+
+CASES = (
+    Case("nothing", "maps memory and leaves it alone"),
+    Case("zero-fill", "writes a byte to each page of 1 MiB", {causes.ZERO_FILL: MIB}),
+    Case("memset", "fills 1 MiB by libc's memset", {causes.ZERO_FILL: MIB}),
+    Case("malloc", "malloc(1 MiB), then memset: each page the chunk spans, header included",
+         rule=rules.every_page_zero_filled),
+    Case("read-then-write", "reads each page of 1 MiB, then writes to each",
+         {causes.ZERO_PAGE: MIB, causes.ZERO_COPY: MIB}),
+    Case("populate", "mmap(MAP_POPULATE), then writes", untrapped={"mmap": MIB}),
+    Case("mlock", "mlock, then writes", untrapped={"mlock": MIB}),
+    Case("populate-write", "MADV_POPULATE_WRITE, then writes", untrapped={"madvise": MIB}, since=(5, 14)),
+    Case("populate-read", "MADV_POPULATE_READ, then writes: a copy of the zero page each",
+         {causes.ZERO_COPY: MIB}, {"madvise": MIB}, since=(5, 14)),
+    Case("read-call", "read(2) of 1 MiB into untouched memory", {causes.ZERO_FILL: MIB}),
+    Case("fork-child-writes", "writes, forks; the child writes all, then the parent",
+         {causes.ZERO_FILL: MIB, causes.FORK_COPY: MIB, causes.FORK_REUSE: MIB}, rule=rules.forked),
+    Case("fork-parent-writes", "writes, forks; the parent writes all when the child is gone",
+         {causes.ZERO_FILL: MIB, causes.FORK_REUSE: MIB}, rule=rules.forked),
+    Case("file-read", "reads a cached private file", rule=rules.windows, file=READ_ONLY),
+    Case("file-write", "writes to a cached private file", {causes.FILE_COPY: MIB}, file=READ_ONLY),
+    Case("file-read-then-write", "reads a cached private file, then writes to it",
+         {causes.FILE_COPY: MIB}, rule=rules.windows, file=READ_ONLY),
+    Case("fork-child-reads", "reads a cached private file; a child reads it again",
+         rule=rules.windows, file=READ_ONLY),
+    Case("shared-file-read", "reads a cached shared file", rule=rules.windows, file=READ_ONLY),
+    Case("shared-file-write", "writes to a cached shared file", {causes.SHARED: MIB}, file=WRITTEN),
+    Case("shared-memory-write", "writes to shared anonymous memory", {causes.SHARED: MIB}),
+    Case("huge-write", "writes to two huge pages (MADV_HUGEPAGE)", {causes.THP: 2}, rule=rules.huge,
+         setting=(f"{HUGE_PAGES}/enabled", "madvise")),
+    Case("huge-read-then-write", "reads two huge pages, then writes to them", {causes.THP_ZERO: 2},
+         rule=rules.huge, setting=(f"{HUGE_PAGES}/enabled", "madvise")),
+    Case("large-folios", "writes to 1 MiB with mTHP of 64 KiB", rule=rules.large_folios,
+         setting=(f"{HUGE_PAGES}/hugepages-64kB/enabled", "madvise"), since=(6, 8)),
+    Case("stack-growth", "writes to 1 MiB of stack, downwards", rule=rules.stack),
+    Case("empty-and-again", "writes, MADV_DONTNEED, writes again", {causes.ZERO_FILL: Pages(2 << 20)}),
+    Case("move", "writes, then mremap to twice the size, writes all", {causes.ZERO_FILL: MIB}),
+    Case("heap", "writes to 1 MiB from brk", {causes.ZERO_FILL: MIB}),
+    Case("threads", "four threads write to 1 MiB each", {causes.ZERO_FILL: Pages(THREADS << 20)},
+         rule=rules.threads),
+    Case("threads-racing", "four threads write to the same 1 MiB", {causes.ZERO_FILL: MIB},
+         rule=rules.racing),
+    Case("fork-storm", "100 children, one after another, write to 10 pages of their parent's",
+         {causes.ZERO_FILL: FEW, causes.FORK_COPY: FORKS * FEW}),
+    Case("exec-chain", "executes itself five times; each image writes to 10 pages",
+         {causes.ZERO_FILL: (EXECS + 1) * FEW}),
+    Case("spawned", "posix_spawn of itself; the child writes to 1 MiB", {causes.ZERO_FILL: MIB}),
+    Case("mappings", "10,000 mappings of a page, written and read in turn",
+         {causes.ZERO_FILL: MAPPINGS // 2, causes.ZERO_PAGE: MAPPINGS // 2}),
+    Case("bad-addresses", "read(2) to a bad address, a hundred times: no fault of the counters",
+         {causes.ZERO_FILL: 1}),
+    Case("segmentation-fault", "writes to 10 pages, then to address 8", {causes.ZERO_FILL: FEW},
+         exit_status=-11),
+    Case("killed", "writes to 1 MiB, then is killed", {causes.ZERO_FILL: MIB}, rule=rules.killed,
+         exit_status=-9),
+)  # fmt: skip
