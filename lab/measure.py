@@ -33,12 +33,15 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
     with step(f"Measure {name}"):
         with step("faultprobe run"):
             probe = remote.succeed(f"{PROBE} run --json -", timeout=TIMEOUT)
-        demonstrations = {}
+        demonstrations, traces = {}, {}
         with step("pagefault-demo, dynamic and static"):
             for program in PROGRAMS:
-                text = remote.succeed(f"/usr/local/bin/{program}", timeout=TIMEOUT)
+                path = f"/usr/local/bin/{program}"
+                text, direct = traced(remote, f"--phases-at getrusage -- {path}")
+                _, by_shell = traced(remote, f"--no-aslr -- sh -c '{path}; exit $?'")
                 file = result.write_transcript(name, program, text)
                 demonstrations[program] = Demonstration(file, transcript.parse(text, f"{program} on {name}"))
+                traces[program] = direct, by_shell
         with step("faultprobe aslr"):
             aslr = remote.succeed(f"{ASLR} --json - -- {DEMONSTRATION}", timeout=TIMEOUT)
     return result.write_run(
@@ -51,5 +54,13 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
             probe=probe.encode(),
             demonstrations=demonstrations,
             aslr=aslr.encode(),
+            traces=traces,
         )
     )
+
+
+def traced(remote: Remote, arguments: str) -> tuple[str, bytes]:
+    """What a traced program printed in a guest, and its ledger as JSON. Raises CommandFailed, GuestDied."""
+    file = "/tmp/faultlab-ledger.json"
+    text = remote.succeed(f"{PROBE} trace --json {file} {arguments}", timeout=TIMEOUT)
+    return text, remote.succeed(f"cat {file}; rm {file}", timeout=TIMEOUT).encode()

@@ -17,7 +17,10 @@ STATIC = "pagefault-demo-static"
 # Counted on x86_64 with glibc 2.36, with address randomisation off, both give the same rises: the loader has
 # written the table of functions already when it relocates the program. musl's loader binds at start, whatever
 # is asked.
-DYNAMIC_FLAGS = ("-pie", "-Wl,-z,relro", "-Wl,-z,lazy")
+#
+# Its own functions are exported (-rdynamic), because zig's linker drops either no symbols or all: without
+# main's the ledger could not tell libc's start-up from the program.
+DYNAMIC_FLAGS = ("-pie", "-rdynamic", "-Wl,-z,relro", "-Wl,-z,lazy")
 
 
 def build_demo(

@@ -7,12 +7,15 @@ names the file and the field.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from lab.errors import BadDocument
+from lab.results import ledger
+from lab.results.ledger import Ledger
 from lab.results.mirror import AslrReport, Phase, ProbeRun
 
 SCHEMA_VERSION = 1
@@ -51,6 +54,18 @@ class Demonstration(msgspec.Struct, frozen=True):
     phases: tuple[Phase, ...]
 
 
+class Traces(msgspec.Struct, frozen=True):
+    """Every fault of one run of the demonstration accounted for.
+
+    ``direct`` is the run whose transcript is kept, executed by faultprobe, with a phase for each of its own.
+    ``by_shell`` is another one, started by a shell as a person would, with ASLR off: what the shell's child
+    brings along is the same each time.
+    """
+
+    direct: Ledger
+    by_shell: Ledger
+
+
 class GuestRun(msgspec.Struct, frozen=True):
     """runs/<guest>.json: one guest's results with all that is needed to know where they came from."""
 
@@ -63,6 +78,7 @@ class GuestRun(msgspec.Struct, frozen=True):
     probe: ProbeRun
     demonstrations: dict[str, Demonstration]
     aslr: AslrReport | None
+    traces: dict[str, Traces] = {}
 
 
 class _Header(msgspec.Struct):
@@ -83,6 +99,13 @@ def parse_run(data: bytes, where: str) -> GuestRun:
     _check_version(run.probe.schema_version, f"{where}: probe")
     if run.aslr is not None:
         _check_version(run.aslr.schema_version, f"{where}: aslr")
+    for experiment in run.probe.experiments:
+        if experiment.ledger is not None:
+            version = experiment.ledger.schema_version
+            _check_version(version, f"{where}: the ledger of {experiment.name}", ledger.SCHEMA_VERSION)
+    for program, traces in run.traces.items():
+        for each in (traces.direct, traces.by_shell):
+            _check_version(each.schema_version, f"{where}: the trace of {program}", ledger.SCHEMA_VERSION)
     return run
 
 
@@ -103,10 +126,10 @@ def _parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
         ) from error
 
 
-def _check_version(version: int, where: str) -> None:
-    if version != SCHEMA_VERSION:
+def _check_version(version: int, where: str, ours: int = SCHEMA_VERSION) -> None:
+    if version != ours:
         raise BadDocument(
-            f"schema_version: is {version}, this lab reads {SCHEMA_VERSION}",
+            f"schema_version: is {version}, this lab reads {ours}",
             where=where,
             hint="read it with the faultlab that wrote it, or run `make lab` again",
         )
@@ -128,12 +151,13 @@ def envelope(
     probe: bytes,
     demonstrations: dict[str, Demonstration],
     aslr: bytes | None,
+    traces: Mapping[str, tuple[bytes, bytes]],
 ) -> bytes:
     """The text of a runs/<guest>.json.
 
-    ``guest`` is the declared entry with its ``name``; ``probe`` and ``aslr`` are what faultprobe printed,
-    stored unchanged in meaning, fields this lab does not know included. Raises BadDocument when a part does
-    not fit.
+    ``guest`` is the declared entry with its ``name``. ``probe``, ``aslr`` and ``traces`` (by program: direct,
+    by a shell) are what faultprobe printed, stored unchanged in meaning, fields this lab does not know
+    included. Raises BadDocument when a part does not fit.
     """
     name = str(guest.get("name"))
     parse_probe(probe, f"faultprobe on {name}")
@@ -149,6 +173,10 @@ def envelope(
                 "probe": msgspec.Raw(probe),
                 "demonstrations": demonstrations,
                 "aslr": None if aslr is None else msgspec.Raw(aslr),
+                "traces": {
+                    program: {"direct": msgspec.Raw(direct), "by_shell": msgspec.Raw(by_shell)}
+                    for program, (direct, by_shell) in traces.items()
+                },
             }
         )
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from lab.results.ledger import MeasuredLedger
+
 
 class ProbeIdentity(msgspec.Struct, frozen=True):
     """Which faultprobe wrote the document."""
@@ -185,12 +187,14 @@ class Details(msgspec.Struct, frozen=True):
 
 
 class Experiment(msgspec.Struct, frozen=True):
-    """One experiment with its phases."""
+    """One experiment with its phases, and what each fault of them was, or why that could not be told."""
 
     name: str
     parameters: Parameters
     phases: tuple[Phase, ...]
     details: Details
+    ledger: MeasuredLedger | None = None
+    ledger_refused: str | None = None
 
 
 class ProbeRun(msgspec.Struct, frozen=True):

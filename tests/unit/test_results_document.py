@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from lab.errors import BadDocument
-from lab.results import document, mirror
+from lab.results import document, ledger, mirror
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_FILE = ROOT / "tests" / "golden" / "lazy-malloc" / "runs" / "glibc-2.41-x86_64.json"
@@ -64,6 +64,15 @@ def schema_version(module: str) -> int:
         ("document", "Details", mirror.Details),
         ("document", "PageRun", mirror.PageRun),
         ("document", "FunctionPlace", mirror.FunctionPlace),
+        ("ledger/schema", "MeasuredLedger", ledger.MeasuredLedger),
+        ("ledger/schema", "PhaseLedger", ledger.PhaseLedger),
+        ("ledger/schema", "CauseLine", ledger.CauseLine),
+        ("ledger/schema", "BillLine", ledger.BillLine),
+        ("ledger/schema", "UntrappedLine", ledger.UntrappedLine),
+        ("ledger/schema", "Verdict", ledger.Verdict),
+        ("ledger/schema", "Totals", ledger.Totals),
+        ("ledger/schema", "ImageLine", ledger.ImageLine),
+        ("ledger/schema", "Ledger", ledger.Ledger),
         ("aslrmodel", "AslrReport", mirror.AslrReport),
         ("aslrmodel", "Observation", mirror.Observation),
         ("aslrmodel", "Prediction", mirror.ResiduePrediction),
@@ -80,6 +89,10 @@ def test_the_mirror_reads_only_fields_that_faultprobe_writes(
 @pytest.mark.parametrize("module", ["document", "aslr"])
 def test_the_mirror_reads_the_same_schema_version(module: str) -> None:
     assert schema_version(module) == document.SCHEMA_VERSION
+
+
+def test_the_mirror_reads_the_same_schema_version_of_ledgers() -> None:
+    assert schema_version("ledger/schema") == ledger.SCHEMA_VERSION
 
 
 def test_a_stored_run_is_read() -> None:
@@ -146,6 +159,7 @@ def envelope(probe: Any, **changes: Any) -> bytes:
         probe=json.dumps(probe).encode(),
         demonstrations={},
         aslr=None,
+        traces=changes.get("traces", {}),
     )
 
 

@@ -1,0 +1,102 @@
+"""Every fault of every experiment accounted for, over SSH: the causes add up to the counters' rise."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.measure import PROBE, PROGRAMS, traced
+from lab.remote import Remote
+from lab.results import transcript
+from lab.results.document import GuestRun, parse_probe
+from lab.results.ledger import CauseLine, Ledger, MeasuredLedger
+from lab.results.mirror import ProbeRun
+from lab.session import Ready
+
+
+def told(lines: tuple[CauseLine, ...]) -> int:
+    return sum(line.faults for line in lines)
+
+
+def assert_accounts_for_every_fault(ledger: Ledger | MeasuredLedger) -> None:
+    assert ledger.verdict.reasons == ()
+    assert (ledger.verdict.balanced, ledger.lost, ledger.unexplained_pages) == (True, 0, 0)
+    phases = ledger.phases or ()
+    assert {phase.name: phase.residual for phase in phases} == {phase.name: 0 for phase in phases}
+    rises = {phase.name: phase.rise_minor + phase.rise_major for phase in phases}
+    assert {phase.name: told(phase.causes) for phase in phases} == rises
+
+
+def assert_tells_the_rises_of_the_experiment(run: ProbeRun) -> None:
+    (experiment,) = run.experiments
+    assert experiment.ledger is not None, experiment.ledger_refused
+    assert_accounts_for_every_fault(experiment.ledger)
+    # The first phase is where counting begins: it has no rise.
+    rises = {phase.name: phase.rise_minor + phase.rise_major for phase in experiment.phases[1:]}
+    assert {phase.name: told(phase.causes) for phase in experiment.ledger.phases} == rises
+
+
+def test_each_fault_of_the_experiment_has_a_cause(measured: GuestRun) -> None:
+    assert_tells_the_rises_of_the_experiment(measured.probe)
+
+
+def test_each_fault_of_the_experiment_has_a_cause_without_aslr(ready: Ready, remote: Remote) -> None:
+    printed = remote.succeed(f"{PROBE} run --no-aslr --json -")
+    assert_tells_the_rises_of_the_experiment(parse_probe(printed.encode(), ready.guest.name))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_ledger_tells_what_the_program_printed(measured: GuestRun, program: str) -> None:
+    direct, phases = measured.traces[program].direct, measured.demonstrations[program].phases
+    assert_accounts_for_every_fault(direct)
+    assert direct.map_disagreements == 0
+    # One phase more than the program knows of: from its last reading to its end.
+    *shown, _ = direct.phases or ()
+    (image,) = direct.images
+    first, *others = phases
+    assert (first.minor + first.major) == image.inherited + told(shown[0].causes)
+    assert [phase.rise_minor + phase.rise_major for phase in others] == [
+        told(phase.causes) for phase in shown[1:]
+    ]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_fault_under_a_shell_has_a_cause(measured: GuestRun, program: str) -> None:
+    by_shell = measured.traces[program].by_shell
+    assert_accounts_for_every_fault(by_shell)
+    assert by_shell.map_disagreements == 0
+    totals = by_shell.totals
+    assert (totals.residual, told(by_shell.causes)) == (0, totals.rise_minor + totals.rise_major)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_stages_of_start_up_add_up(measured: GuestRun, program: str) -> None:
+    direct = measured.traces[program].direct
+    (image,) = direct.images
+    assert image.libc is not None
+    stages = image.exec + image.exec_untrapped + image.loader + image.libc + image.program
+    assert stages == direct.totals.rise_minor + direct.totals.rise_major
+    # Only a dynamic program has a loader, and memset's pages are the program's own.
+    assert (image.loader > 0) == (program == "pagefault-demo")
+    assert image.program >= 1 << 20 // measured.guest.page_size
+
+
+WITHOUT_ASLR = (
+    "import os; from faultprobe import _native, facts; "
+    "_native.set_personality(_native.get_personality() | facts.ADDR_NO_RANDOMIZE); "
+    'os.execv("{path}", ["{path}"])'
+)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_tracing_changes_no_count(remote: Remote, program: str) -> None:
+    # Without ASLR there is one count: what the program prints must be the same with nobody looking on.
+    path = f"/usr/local/bin/{program}"
+    traced_text, _ = traced(remote, f"--no-aslr -- {path}")
+    alone_text = remote.succeed(f"python3 -c '{WITHOUT_ASLR.format(path=path)}'")
+    assert rises(traced_text) == rises(alone_text)
+
+
+def rises(text: str) -> dict[str, int]:
+    """The rise of each phase but the first, which has the launcher's share in it."""
+    first, *others = transcript.parse(text, "the demonstration")
+    return {phase.name: phase.rise_minor + phase.rise_major for phase in others}
