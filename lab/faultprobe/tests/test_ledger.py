@@ -85,6 +85,22 @@ def test_causes_and_counts_are_those_known_in_advance(
     assert bench.run(case, micro, no_aslr=aslr == "off").wrong == []
 
 
+@pytest.mark.parametrize("case", ["file-across", "shared-file-across"])
+def test_a_file_kept_in_large_folios_comes_along_folio_by_folio(
+    probe: Probe, micro: Path, tmp_path: Path, case: str
+) -> None:
+    folio = 32 * PAGE
+    path = tmp_path / "file"
+    with path.open("wb", buffering=0) as stream:
+        for _ in range(PAGES * PAGE // folio):
+            stream.write(b"x" * folio)
+            os.fsync(stream.fileno())
+    traced = Traced(probe, tmp_path, [str(micro), case, str(path)])
+    traced.assert_balanced()
+    # Where the file system has large folios and the kernel maps all of one, more than the window comes.
+    assert [each["neighbours"] >= 15 for each in traced.faults] == [True]
+
+
 def test_faults_are_told_by_the_thread_that_took_them(probe: Probe, micro: Path, tmp_path: Path) -> None:
     traced = Traced(probe, tmp_path, [str(micro), "threads"])
     by_thread = Counter(each["tid"] for each in traced.faults)

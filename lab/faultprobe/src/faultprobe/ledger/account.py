@@ -6,6 +6,8 @@ mappings and the pages as they were at that moment.
 
 from __future__ import annotations
 
+import os
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
@@ -303,7 +305,10 @@ class _Walk:
             untrapped[each.pid] += each.faults
         paths = {image.pid: image.path for image in self.account.images}
         ended = {end.pid: end for end in self.ends}
-        for pid in sorted({*self.parents, *ended, *recorded}):
+        # The first process first: the ids of its children may be smaller, once the numbers have wrapped.
+        for pid in sorted(
+            {*self.parents, *ended, *recorded}, key=lambda each: (each != self.journal.pid, each)
+        ):
             end: Ended | None = ended.get(pid)
             is_root = pid == self.journal.pid
             brought = (self.journal.inherited_minor, self.journal.inherited_major) if is_root else (0, 0)
@@ -356,8 +361,13 @@ def _machine(journal: Journal) -> Machine:
         has_swap=len(swaps) > 1,
         pmd_pages=pmd // PAGE,
         window_pages=max(1, window // PAGE),
+        maps_whole_folios=_kernel_release() >= (6, 18),
         zero_frames=journal.zero_frames,
     )
+
+
+def _kernel_release() -> tuple[int, ...]:
+    return tuple(int(each) for each in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _applies_ns(step: Entry | Event) -> int:

@@ -8,6 +8,7 @@ question that stays open when the page is destroyed leaves the less precise name
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from faultprobe.ledger import causes, pagemap
@@ -25,22 +26,24 @@ from faultprobe.ledger.findings import (
     mapping_of_file,
     order_of,
 )
+from faultprobe.ledger.neighbours import Firsts, Key, Stranger
 from faultprobe.ledger.pagemap import CHUNK_PAGES
 from faultprobe.ledger.places import Place, place_of
 from faultprobe.ledger.space import Piece, Space
 
-Key = tuple[int, int]
-MAPPING_CAUSES = (causes.FILE_MAP, causes.FILE_FIRST, causes.FILE_READ, causes.SHARED)
-
 
 class Machine(NamedTuple):
-    """What the inference depends on. `has_detail`: records tell the frame an address led to."""
+    """What the inference depends on. `has_detail`: records tell the frame an address led to.
+
+    `maps_whole_folios`: a fault on a file maps all of each folio that its window touches.
+    """
 
     has_detail: bool
     has_records: bool
     has_swap: bool
     pmd_pages: int
     window_pages: int
+    maps_whole_folios: bool
     zero_frames: frozenset[int]
 
 
@@ -58,7 +61,7 @@ class Pages:
         self.populating: tuple[int, int] | None = None
         self._layers: list[dict[Key, State | None]] = [{}]
         self._open: dict[int, Key] = {}
-        self._firsts: dict[tuple[int, int], list[Finding]] = {}
+        self._firsts = Firsts(machine.window_pages, machine.pmd_pages, machine.maps_whole_folios)
 
     def attach(self) -> None:
         """These pages are those of a process that ran already: the first snapshot shows what it had."""
@@ -101,7 +104,7 @@ class Pages:
         else:
             self._open.pop(page, None)
         if before is None:
-            self._firsts.setdefault((piece.birth, page // self.machine.pmd_pages), []).append(finding)
+            self._firsts.add(finding)
 
     def resident(self) -> list[tuple[Place, bool]]:
         """Every page that is known to be there: its place, and whether it is the file's own page."""
@@ -225,32 +228,55 @@ class Pages:
             if entry is not None and entry & pagemap.PRESENT:
                 self._settle_page(page, entry)
         inherited, self.is_fresh_copy = self.is_fresh_copy, False
-        strangers = []
+        strangers = self._strangers(snapshot)
+        if inherited:
+            self._forget_what_fork_left(snapshot)
+        unasked = [each for each in strangers if not self._is_populated(each.page)]
+        if self.machine.has_records and not inherited:
+            self._find_owners(unasked, {each.page: each.entry for each in strangers})
+        for page, entry, piece, key in strangers:
+            # What another process holds too was shared by a fork, maybe before anything was followed.
+            is_own = entry & pagemap.EXCLUSIVE or not self.is_attached
+            forks = self.forks if is_own else self.forks - 1
+            backing = self._backing(entry, piece, self.forks)
+            state = State(backing, pagemap.frame(entry), forks, None, self._is_populated(page))
+            self._layers[-1][key] = state
+        self.populating = None
+
+    def _strangers(self, snapshot: pagemap.Snapshot) -> list[Stranger]:
+        found = []
         for page, entry in snapshot.entries.items():
             piece = self.space.find(page * PAGE)
             if piece is not None:
                 key = piece.birth, piece.index(page * PAGE)
                 if self._state(key, page) is None:
-                    strangers.append((page, entry, piece, key))
-        if inherited:
-            self._forget_what_fork_left(snapshot)
-        owners = {} if inherited or not self.machine.has_records else self._large_folios(strangers)
-        for page, entry, piece, key in strangers:
-            backing = self._backing(entry, piece, self.forks)
-            populated = self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
-            if self.machine.has_records and not inherited and not populated:
-                owner = owners.get(page)
-                if owner is None and backing == FILE:
-                    owner = self._whose_window(piece, page) or self._whose_folio(piece, page, entry)
-                if owner is not None:
-                    owner.neighbours += 1
-                else:
-                    self.unexplained += 1
-            # What another process holds too was shared by a fork, maybe before anything was followed.
-            is_own = entry & pagemap.EXCLUSIVE or not self.is_attached
-            forks = self.forks if is_own else self.forks - 1
-            self._layers[-1][key] = State(backing, pagemap.frame(entry), forks, None, populated)
-        self.populating = None
+                    found.append(Stranger(page, entry, piece, key))
+        return found
+
+    def _is_populated(self, page: int) -> bool:
+        return self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
+
+    def _find_owners(self, strangers: list[Stranger], entries: dict[int, int]) -> None:
+        """Gives each page to the fault that brought it along, and counts those that none can have."""
+        owners = self._firsts.who_filled(strangers)
+        for each in strangers:
+            owner = owners.get(each.page)
+            if owner is None and self._backing(each.entry, each.piece, self.forks) == FILE:
+                owner = self._firsts.who_mapped(each, partial(self._frame_of_file, each.piece, entries))
+            if owner is not None:
+                owner.neighbours += 1
+            else:
+                self.unexplained += 1
+
+    def _frame_of_file(self, piece: Piece, strange: dict[int, int], page: int) -> int | None:
+        """The frame of the file's page, 0 when it was replaced or is not ours to know, None when unmapped."""
+        entry = strange.get(page)
+        if entry is not None:
+            return pagemap.frame(entry) if entry & pagemap.FILE_OR_SHARED else 0
+        state = self._state((piece.birth, piece.index(page * PAGE)), page)
+        if state is None:
+            return None
+        return state.frame if state.backing in (FILE, SHARED) else 0
 
     def _settle_page(self, page: int, entry: int) -> None:
         key = self._open.pop(page)
@@ -300,66 +326,6 @@ class Pages:
 
     def _births(self) -> dict[int, Piece]:
         return {each.birth: each for each in self.space.pieces}
-
-    # Whose neighbours
-
-    def _whose_window(self, piece: Piece, page: int) -> Finding | None:
-        """The first fault in the page's fault-around window that mapped a page of the same mapping."""
-        for finding in self._firsts.get((piece.birth, page // self.machine.pmd_pages), ()):
-            if finding.cause in MAPPING_CAUSES and page in self._window(finding):
-                return finding
-        return None
-
-    def _whose_folio(self, piece: Piece, page: int, entry: int) -> Finding | None:
-        """The first fault that led to the same stretch of memory: newer kernels map all of a folio."""
-        frame = pagemap.frame(entry)
-        for finding in self._firsts.get((piece.birth, page // self.machine.pmd_pages), ()):
-            other = finding.fault.physical // PAGE
-            is_near = frame and other and frame - other == page - finding.fault.address // PAGE
-            if is_near and finding.cause in MAPPING_CAUSES:
-                return finding
-        return None
-
-    def _window(self, finding: Finding) -> range:
-        """The pages do_fault_around (mm/memory.c) tries: aligned, cut at the start of the mapping first."""
-        mapping = finding.piece
-        assert mapping is not None
-        page = finding.fault.address // PAGE
-        first = max(page // self.machine.window_pages * self.machine.window_pages, mapping.start // PAGE)
-        table_end = (page // self.machine.pmd_pages + 1) * self.machine.pmd_pages
-        return range(first, min(first + self.machine.window_pages, table_end, mapping.end // PAGE))
-
-    def _large_folios(self, strangers: list[tuple[int, int, Piece, Key]]) -> dict[int, Finding]:
-        """Which fault brought each unknown anonymous page: one naturally aligned block around it."""
-        owners: dict[int, Finding] = {}
-        there = {page: entry for page, entry, piece, _ in strangers if not piece.is_file}
-        if not there:
-            return owners
-        groups = {
-            (piece.birth, page // self.machine.pmd_pages)
-            for page, _, piece, _ in strangers
-            if not piece.is_file
-        }
-        for group in groups:
-            for finding in self._firsts.get(group, ()):
-                if finding.cause not in (causes.ZERO_FILL, causes.STACK_GROWTH, causes.MTHP):
-                    continue
-                page = finding.fault.address // PAGE
-                order = finding.order
-                while 2 << order <= self.machine.pmd_pages:
-                    first = page >> (order + 1) << (order + 1)
-                    block = range(first, first + (2 << order))
-                    if not all(each == page or each in there for each in block):
-                        break
-                    order += 1
-                if order:
-                    finding.order = order
-                    finding.cause = causes.THP if 1 << order == self.machine.pmd_pages else causes.MTHP
-                    first = page >> order << order
-                    for each in range(first, first + (1 << order)):
-                        if each != page:
-                            owners[each] = finding
-        return owners
 
     # The layers
 

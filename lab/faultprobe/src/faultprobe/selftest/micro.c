@@ -231,6 +231,34 @@ static void shared_file_read(void)
     read_all(map_file(MAP_SHARED), pages);
 }
 
+/* Mapped half a window off, so that what the kernel maps around a fault and the folios the
+ * file is kept in do not begin and end together. */
+static void file_across_windows(int flags)
+{
+    size_t window = 16 * page;
+    int descriptor = open(file_name, O_RDONLY);
+    char *start = mmap(NULL, 2 * pages * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *half = (char *)(((uintptr_t)start + window - 1) / window * window + window / 2);
+    char *region;
+
+    check(descriptor >= 0, file_name);
+    check(start != MAP_FAILED, "mmap");
+    region = mmap(half, pages * page, PROT_READ, flags | MAP_FIXED, descriptor, 0);
+    check(region != MAP_FAILED, "mmap");
+    name_region(region, pages * page);
+    (void)*(volatile char *)(region + window + window / 2);
+}
+
+static void file_across(void)
+{
+    file_across_windows(MAP_PRIVATE);
+}
+
+static void shared_file_across(void)
+{
+    file_across_windows(MAP_SHARED);
+}
+
 static void shared_memory_write(void)
 {
     write_all(map(MIB, MAP_SHARED), pages);
@@ -508,6 +536,8 @@ static const struct {
     {"file-read-then-write", file_read_then_write, 0},
     {"shared-file-write", shared_file_write, 0},
     {"shared-file-read", shared_file_read, 0},
+    {"file-across", file_across, 0},
+    {"shared-file-across", shared_file_across, 0},
     {"shared-memory-write", shared_memory_write, 0},
     {"huge-write", huge_write, 1},
     {"huge-read-then-write", huge_read_then_write, 1},

@@ -1,0 +1,153 @@
+"""Pages that came without a fault of their own: which fault brought each of them along.
+
+A fault on a file's page maps what do_fault_around (mm/memory.c) tries around it, and since Linux 6.18 the
+whole of every folio it comes across there, where the folio lies within the mapping and under one page table
+(filemap_map_folio_range in mm/filemap.c, finish_fault in mm/memory.c). How large the folios of a file are
+was decided when it was written or read, and ASLR decides how the windows lie to them. A fault on anonymous
+memory maps the whole of the folio it has made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from faultprobe.ledger import causes, pagemap
+from faultprobe.ledger.calls import PAGE
+from faultprobe.ledger.findings import Finding
+from faultprobe.ledger.space import Piece
+
+Key = tuple[int, int]
+MAPPING_CAUSES = (causes.FILE_MAP, causes.FILE_FIRST, causes.FILE_READ, causes.SHARED)
+FILLING_CAUSES = (causes.ZERO_FILL, causes.STACK_GROWTH, causes.MTHP)
+
+
+class Stranger(NamedTuple):
+    """A page that a snapshot shows and no record has told of."""
+
+    page: int
+    entry: int
+    piece: Piece
+    key: Key
+
+
+class Firsts:
+    """The faults that were the first on their page, and what they can have brought along.
+
+    Sizes are in pages. `maps_whole_folios` says that the kernel maps the whole of a folio that a window
+    touches; where it is not known to, a fault whose window holds the page is looked for first.
+    """
+
+    def __init__(self, window_pages: int, pmd_pages: int, maps_whole_folios: bool) -> None:
+        self._window_pages = window_pages
+        self._pmd_pages = pmd_pages
+        self._maps_whole_folios = maps_whole_folios
+        self._by_table: dict[tuple[int, int], list[Finding]] = {}
+
+    def add(self, finding: Finding) -> None:
+        """One more, later than all before."""
+        assert finding.piece is not None
+        table = finding.fault.address // PAGE // self._pmd_pages
+        self._by_table.setdefault((finding.piece.birth, table), []).append(finding)
+
+    def _near(self, piece: Piece, page: int) -> Sequence[Finding]:
+        return self._by_table.get((piece.birth, page // self._pmd_pages), ())
+
+    # Pages of files
+
+    def who_mapped(self, stranger: Stranger, frame_of: Callable[[int], int | None]) -> Finding | None:
+        """The first fault that mapped a file's page.
+
+        `frame_of` says which frame holds the file's page at a page number of the same mapping: 0 where that
+        is not known (any more), None where nothing was ever mapped.
+        """
+        near = [each for each in self._near(stranger.piece, stranger.page) if each.cause in MAPPING_CAUSES]
+        in_windows = (each for each in near if stranger.page in self._window(each))
+        if not self._maps_whole_folios:
+            found = next(in_windows, None)
+            if found is not None:
+                return found
+        for finding in near:
+            window = self._window(finding)
+            if stranger.page in window or self._is_of_a_folio_in(window, finding, stranger, frame_of):
+                return finding
+        return None
+
+    def _window(self, finding: Finding) -> range:
+        """The pages do_fault_around (mm/memory.c) tries: aligned, cut at the start of the mapping first."""
+        mapping = finding.piece
+        assert mapping is not None
+        page = finding.fault.address // PAGE
+        first = max(page // self._window_pages * self._window_pages, mapping.start // PAGE)
+        table_end = (page // self._pmd_pages + 1) * self._pmd_pages
+        return range(first, min(first + self._window_pages, table_end, mapping.end // PAGE))
+
+    def _is_of_a_folio_in(
+        self, window: range, finding: Finding, stranger: Stranger, frame_of: Callable[[int], int | None]
+    ) -> bool:
+        """Whether the page can belong to one folio with a page of the window.
+
+        The page cache keeps a folio at a multiple of its size, in the file as in memory: so it is at least
+        the smallest such block that holds both, all of it is mapped, and its frames follow each other.
+        """
+        mapping = finding.piece
+        assert mapping is not None
+        # What is added to a page number of the mapping to have the page number in the file.
+        into_file = mapping.offset // PAGE - mapping.start // PAGE
+        index, size = stranger.page + into_file, 1
+        while size <= self._pmd_pages:
+            first = index // size * size - into_file
+            block = range(first, first + size)
+            if max(block[0], window[0]) <= min(block[-1], window[-1]):
+                break
+            size *= 2
+        else:
+            return False
+        is_within = mapping.start // PAGE <= block[0] and block[-1] < mapping.end // PAGE
+        if not is_within or block[0] // self._pmd_pages != block[-1] // self._pmd_pages:
+            return False
+        frame = pagemap.frame(stranger.entry)
+        if frame and (frame - (stranger.page - first)) % size:
+            return False
+        frames = {page: frame_of(page) for page in block}
+        return all(
+            held is not None and (not held or not frame or held - frame == page - stranger.page)
+            for page, held in frames.items()
+        )
+
+    # Anonymous memory
+
+    def who_filled(self, strangers: Sequence[Stranger]) -> dict[int, Finding]:
+        """Which fault brought each unknown anonymous page: one naturally aligned block around it."""
+        owners: dict[int, Finding] = {}
+        there = {each.page: pagemap.frame(each.entry) for each in strangers if not each.piece.is_file}
+        groups = {
+            (each.piece.birth, each.page // self._pmd_pages) for each in strangers if each.page in there
+        }
+        for group in groups:
+            for finding in self._by_table.get(group, ()):
+                if finding.cause in FILLING_CAUSES:
+                    self._widen(finding, there, owners)
+        return owners
+
+    def _widen(self, finding: Finding, there: dict[int, int], owners: dict[int, Finding]) -> None:
+        page, frame = finding.fault.address // PAGE, finding.fault.physical // PAGE
+
+        def is_folio(order: int) -> bool:
+            first = page >> order << order
+            if frame and (frame - (page - first)) % (1 << order):
+                return False
+            others = [each for each in range(first, first + (1 << order)) if each != page]
+            return all(
+                each in there and (not frame or not there[each] or there[each] - frame == each - page)
+                for each in others
+            )
+
+        order = finding.order
+        while 2 << order <= self._pmd_pages and is_folio(order + 1):
+            order += 1
+        if order:
+            finding.order = order
+            finding.cause = causes.THP if 1 << order == self._pmd_pages else causes.MTHP
+            first = page >> order << order
+            owners.update({each: finding for each in range(first, first + (1 << order)) if each != page})

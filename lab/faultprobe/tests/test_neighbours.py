@@ -1,0 +1,160 @@
+"""Which fault brought a page along that no record tells of: windows, folios, and what is neither."""
+
+from __future__ import annotations
+
+import pytest
+
+from faultprobe.ledger import causes, pagemap
+from faultprobe.ledger.calls import PAGE
+from faultprobe.ledger.findings import Finding
+from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
+from faultprobe.ledger.pages import Machine, Pages
+from faultprobe.ledger.places import ANONYMOUS, TEXT, Code, Place
+from faultprobe.ledger.space import Space
+from faultprobe.perf import Fault
+from faultprobe.procfs import Mapping
+
+# Eight pages after a multiple of the window's size: folios of a file lie across windows.
+START = (0x7F0000000 & ~(CHUNK_PAGES - 1)) + 8
+FRAME = 0x40000
+WINDOW = 16
+FILE_PAGE = pagemap.PRESENT | pagemap.FILE_OR_SHARED
+
+
+def machine(maps_whole_folios: bool = True) -> Machine:
+    return Machine(
+        has_detail=True,
+        has_records=True,
+        has_swap=False,
+        pmd_pages=CHUNK_PAGES,
+        window_pages=WINDOW,
+        maps_whole_folios=maps_whole_folios,
+        zero_frames=frozenset(),
+    )
+
+
+class Mapped:
+    """One private mapping, and what a snapshot finds in it."""
+
+    def __init__(self, path: str = "/a/file", maps_whole_folios: bool = True, pages: int = 64) -> None:
+        self.is_file = bool(path)
+        space = Space()
+        space.load([Mapping(START * PAGE, (START + pages) * PAGE, "rw-p", 0, path)])
+        self.pages = Pages(0, space, machine(maps_whole_folios))
+
+    def fault(self, index: int, frame: int) -> Finding:
+        address = (START + index) * PAGE
+        fault = Fault(1, 1, 1, 0, address, False, False, frame * PAGE)
+        place = Place(TEXT if self.is_file else ANONYMOUS, "")
+        finding = Finding(fault, 0, self.pages.space.find(address), place, Code("", ""))
+        self.pages.take(finding)
+        return finding
+
+    def look(self, frames: dict[int, int], kind: int = FILE_PAGE) -> int:
+        """How many pages of those present nobody can have brought."""
+        entries = {START + index: kind | frame for index, frame in frames.items()}
+        chunks = frozenset(page // CHUNK_PAGES for page in entries)
+        self.pages.look(Snapshot(2, 0, chunks, entries))
+        return self.pages.unexplained
+
+
+def folio(first: int, pages: int, frame: int = FRAME) -> dict[int, int]:
+    """The frames of a folio that holds a file from page `first` on."""
+    return {first + at: frame + at for at in range(pages)}
+
+
+def test_a_folio_that_begins_in_the_window_comes_whole() -> None:
+    mapped = Mapped()
+    # The fault is at page 12 of the window 8..23; the folio 16..31 is another one, and ends behind it.
+    finding = mapped.fault(12, FRAME + 0x100 + 12)
+    present = {**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16)}
+    assert mapped.look(present) == 0
+    assert (finding.cause, finding.neighbours) == (causes.FILE_MAP, 23)
+
+
+def test_a_folio_that_ends_in_the_window_comes_whole() -> None:
+    mapped = Mapped()
+    finding = mapped.fault(34, FRAME + 0x100 + 34)
+    present = {**folio(16, 16), **{at: FRAME + 0x100 + at for at in range(32, 40)}}
+    assert mapped.look(present) == 0
+    assert finding.neighbours == 23
+
+
+def test_frames_that_do_not_follow_each_other_are_no_folio() -> None:
+    mapped = Mapped()
+    mapped.fault(12, FRAME + 0x100 + 12)
+    present = {**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16)}
+    present[30], present[31] = FRAME + 31, FRAME + 30
+    assert mapped.look(present) == 8
+
+
+def test_a_folio_is_aligned_in_memory_too() -> None:
+    mapped = Mapped()
+    mapped.fault(12, FRAME + 0x100 + 12)
+    assert mapped.look({**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16, FRAME + 3)}) == 8
+
+
+def test_a_folio_comes_whole_or_not_at_all() -> None:
+    mapped = Mapped()
+    mapped.fault(12, FRAME + 0x100 + 12)
+    present = {**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16)}
+    del present[27]
+    # 24 and 25 to 31 share no smaller block with the window than that with the hole in it.
+    assert mapped.look(present) == 7
+
+
+def test_a_page_copied_meanwhile_does_not_hide_its_folio() -> None:
+    mapped = Mapped()
+    mapped.fault(12, FRAME + 0x100 + 12)
+    present = {**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16)}
+    copied = mapped.fault(20, FRAME + 0x900)
+    assert mapped.look({at: frame for at, frame in present.items() if at != 20}) == 0
+    assert copied.neighbours == 0
+
+
+def test_without_frames_a_whole_block_is_enough() -> None:
+    mapped = Mapped()
+    mapped.fault(12, 0)
+    assert mapped.look(dict.fromkeys(range(8, 32), 0)) == 0
+    mapped = Mapped()
+    mapped.fault(12, 0)
+    assert mapped.look(dict.fromkeys([*range(8, 24), *range(25, 32)], 0)) == 7
+
+
+def test_a_folio_that_leaves_the_mapping_does_not_come_whole() -> None:
+    mapped = Mapped(pages=60)
+    mapped.fault(44, FRAME + 44)
+    assert mapped.look({at: FRAME + at for at in range(40, 60)}) == 4
+
+
+@pytest.mark.parametrize(("maps_whole_folios", "first", "second"), [(True, 23, 8), (False, 15, 16)])
+def test_older_kernels_map_only_their_window(maps_whole_folios: bool, first: int, second: int) -> None:
+    mapped = Mapped(maps_whole_folios=maps_whole_folios)
+    one = mapped.fault(12, FRAME + 0x100 + 12)
+    other = mapped.fault(32, FRAME + 0x200)
+    present = {**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16)}
+    present.update({at: FRAME + 0x200 + at - 32 for at in range(32, 40)})
+    assert mapped.look(present) == 0
+    assert (one.neighbours, other.neighbours) == (first, second - 1)
+
+
+def test_a_large_folio_of_anonymous_memory_is_one_block() -> None:
+    mapped = Mapped(path="")
+    finding = mapped.fault(9, FRAME + 1)
+    assert mapped.look({at: FRAME + at - 8 for at in range(8, 16)}, pagemap.PRESENT | pagemap.EXCLUSIVE) == 0
+    assert (finding.cause, finding.order, finding.neighbours) == (causes.MTHP, 3, 7)
+
+
+def test_pages_that_exec_made_do_not_make_a_large_folio_of_their_neighbour() -> None:
+    mapped = Mapped(path="")
+    finding = mapped.fault(9, FRAME + 1)
+    mapped.pages.populating = (START * PAGE, (START + 64) * PAGE)
+    assert mapped.look({8: FRAME, 9: FRAME + 1}, pagemap.PRESENT | pagemap.EXCLUSIVE) == 0
+    assert (finding.cause, finding.order, finding.neighbours) == (causes.ZERO_FILL, 0, 0)
+
+
+def test_a_page_somewhere_else_in_memory_is_of_no_large_folio() -> None:
+    mapped = Mapped(path="")
+    finding = mapped.fault(9, FRAME + 1)
+    assert mapped.look({8: FRAME + 7, 9: FRAME + 1}, pagemap.PRESENT | pagemap.EXCLUSIVE) == 1
+    assert (finding.cause, finding.order) == (causes.ZERO_FILL, 0)
