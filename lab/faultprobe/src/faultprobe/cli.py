@@ -27,7 +27,8 @@ EXIT_NOT_FOUND = 127
 EXIT_CODES = """\
 exit codes:
   0  done, and every count as predicted
-  1  done, but a count was not (aslr), or the idle rise was above 0 (run, certificate)
+  1  done, but a count was not (aslr), the idle rise was above 0 (run, certificate), or an empty block had
+     a fault (bench)
   2  bad arguments
   3  the system refused (one line says what)
 "record" and "trace" pass on the command's own exit status (128 and more: ended by a signal), except for
@@ -197,6 +198,14 @@ def aslr_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if report["agreed"] else EXIT_NOT_AS_PREDICTED
 
 
+def bench_command(arguments: argparse.Namespace) -> int:
+    from faultprobe import bench, benchtext
+
+    made = bench.bench(arguments.rounds, arguments.pages, arguments.blocks, arguments.perf)
+    say(made, arguments, lambda: benchtext.text(made))
+    return EXIT_OK if bench.holds(made) else EXIT_NOT_AS_PREDICTED
+
+
 def fail(error: Exception, code: int) -> int:
     """One line for a person, and the exit code."""
     print(f"faultprobe: {error}", file=sys.stderr)
@@ -277,6 +286,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keep the calibration there; made anew only when it no longer holds",
     )
+    bench = command("bench", bench_command, "What it costs to record a fault, in each way, and with perf(1).")
+    bench.add_argument("--rounds", type=positive, default=7, metavar="N", help="turns of each way (7)")
+    bench.add_argument(
+        "--pages", type=positive, metavar="N", help="pages in one batch (4096, or as many as fill 64 MiB)"
+    )
+    bench.add_argument(
+        "--blocks", type=positive, default=10, metavar="N", help="empty blocks, with and without ASLR (10)"
+    )
+    bench.add_argument("--perf", default="perf", metavar="FILE", help="perf(1), where it is not in PATH")
     for one in (record, trace, aslr):
         one.add_argument("program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT...]")
     return top

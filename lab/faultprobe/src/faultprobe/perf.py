@@ -66,8 +66,8 @@ def online_cpus() -> list[int]:
     return cpus
 
 
-# How much more than its address a record says of a page.
-NO_DETAIL, FRAMES, FRAMES_AND_SIZES = 0, 1, 2
+# How much more than its address a record says of a page; the first two are for the benchmark alone.
+NO_RECORD, EMPTY_RECORD, NO_DETAIL, FRAMES, FRAMES_AND_SIZES = -2, -1, 0, 1, 2
 
 
 def best_detail() -> int:

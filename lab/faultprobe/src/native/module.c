@@ -12,6 +12,8 @@ static PyMethodDef methods[] = {
     {"thread_counters", counters_thread, METH_NOARGS,
      "thread_counters() -> Counters of this thread"},
     {"lazy_malloc", lazy_malloc, METH_VARARGS, "lazy_malloc(who, size, value) -> dict"},
+    {"touch_pages", touch_pages, METH_VARARGS,
+     "touch_pages(pages, calls) -> (wall ns, thread ns, faults)"},
     {"idle_rise", idle_rise, METH_VARARGS, "idle_rise(who, count) -> (minor, major)"},
     {"reading_costs", reading_costs, METH_VARARGS,
      "reading_costs(who, batches, count) -> (readings, bare), nanoseconds per call"},

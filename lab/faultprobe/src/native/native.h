@@ -53,6 +53,9 @@ PyObject *counters_thread(PyObject *module, PyObject *unused);
 /* lazy_malloc.c */
 PyObject *lazy_malloc(PyObject *module, PyObject *args);
 
+/* loop.c */
+PyObject *touch_pages(PyObject *module, PyObject *args);
+
 /* certificate.c */
 PyObject *idle_rise(PyObject *module, PyObject *args);
 PyObject *reading_costs(PyObject *module, PyObject *args);

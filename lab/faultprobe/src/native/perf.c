@@ -17,6 +17,8 @@
 /* Why these and not PERF_COUNT_SW_PAGE_FAULTS: see perf.py. */
 enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MAJ };
 
+enum { EMPTY_RECORD = -1, NO_RECORD = -2 };
+
 /* PERF_SAMPLE_DATA_PAGE_SIZE: in the kernel from 5.11 on, not in every header. */
 #define DATA_PAGE_SIZE (UINT64_C(1) << 22)
 
@@ -45,7 +47,8 @@ static uint64_t sample_type(int is_named, int detail)
  * `cpu`. from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
  * switches too; only with major, whose records name their event. watermark: bytes in the ring that
  * wake a poller. detail: 1 for the physical address behind the data address, 2 for the size of its
- * page as well, both as they are once the fault is served; -1 for no record, only a count.
+ * page as well, both as they are once the fault is served. Less than 0 is for the benchmark:
+ * a record of nothing, or a count and no record.
  */
 PyObject *perf_open(PyObject *module, PyObject *args)
 {
@@ -61,8 +64,8 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.size = sizeof attr;
     attr.type = PERF_TYPE_SOFTWARE;
     attr.config = major ? MAJOR_FAULTS : MINOR_FAULTS;
-    attr.sample_period = detail < 0 ? 0 : 1;
-    attr.sample_type = sample_type(major, detail);
+    attr.sample_period = detail == NO_RECORD ? 0 : 1;
+    attr.sample_type = detail <= EMPTY_RECORD ? 0 : sample_type(major, detail);
     attr.disabled = from_exec ? 1 : 0;
     attr.enable_on_exec = from_exec ? 1 : 0;
     attr.inherit = 1;
