@@ -76,8 +76,15 @@ def data(bench: Bench) -> str:
     return bench.files[READ_ONLY]
 
 
-@pytest.mark.parametrize("aslr", ["on", "off"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# 20,000 stops take as long as all the others together: where the 10,000 mappings lie decides nothing.
+ASLR_MODES = [
+    pytest.param(case, aslr, id=f"{case.name}-{aslr}")
+    for case in CASES
+    for aslr in (("on",) if case.name == "mappings" else ("on", "off"))
+]
+
+
+@pytest.mark.parametrize(("case", "aslr"), ASLR_MODES)
 def test_causes_and_counts_are_those_known_in_advance(
     bench: Bench, micro: Path, case: Case, aslr: str
 ) -> None:
