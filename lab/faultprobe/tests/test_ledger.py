@@ -73,7 +73,7 @@ def bench(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture(scope="session")
 def data(bench: Bench) -> str:
     """A file of 1 MiB in the page cache."""
-    return bench.files[READ_ONLY]
+    return bench.file(READ_ONLY)
 
 
 # 20,000 stops take as long as all the others together: where the 10,000 mappings lie decides nothing.

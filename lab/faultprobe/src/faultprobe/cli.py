@@ -27,7 +27,7 @@ EXIT_NOT_FOUND = 127
 EXIT_CODES = """\
 exit codes:
   0  done, and every count as predicted
-  1  done, but a count was not (aslr), the idle rise was above 0 (run, certificate), or an empty block had
+  1  done, but a count was not (aslr, selftest), the idle rise was above 0 (run, certificate), or an empty block had
      a fault (bench)
   2  bad arguments
   3  the system refused (one line says what)
@@ -206,6 +206,21 @@ def bench_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if bench.holds(made) else EXIT_NOT_AS_PREDICTED
 
 
+def selftest_command(arguments: argparse.Namespace) -> int:
+    from faultprobe.selftest import command, words
+
+    try:
+        made = command.run(
+            arguments.program, arguments.case, arguments.repeat, arguments.aslr or ["on", "off"]
+        )
+    except command.UnknownCase as error:
+        return fail(error, EXIT_BAD_ARGUMENTS)
+    say(made, arguments, lambda: words.report(made))
+    if not made["cases"]:
+        return EXIT_REFUSED
+    return EXIT_OK if made["passed"] else EXIT_NOT_AS_PREDICTED
+
+
 def fail(error: Exception, code: int) -> int:
     """One line for a person, and the exit code."""
     print(f"faultprobe: {error}", file=sys.stderr)
@@ -295,6 +310,23 @@ def parser() -> argparse.ArgumentParser:
         "--blocks", type=positive, default=10, metavar="N", help="empty blocks, with and without ASLR (10)"
     )
     bench.add_argument("--perf", default="perf", metavar="FILE", help="perf(1), where it is not in PATH")
+    selftest = command("selftest", selftest_command, "Does the ledger tell the truth on this machine?")
+    selftest.add_argument(
+        "--program", action="append", default=[], metavar="PATH", help="micro-programs made elsewhere"
+    )
+    selftest.add_argument(
+        "--case", action="append", default=[], metavar="NAME", help="only this case; may be repeated"
+    )
+    selftest.add_argument(
+        "--repeat", type=positive, default=1, metavar="N", help="runs of each case and program (1)"
+    )
+    choice = selftest.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--aslr", choices=["on", "off"], action="append", help="only with ASLR on, or off (both)"
+    )
+    choice.add_argument(
+        "--no-aslr", dest="aslr", action="store_const", const=["off"], help="the same as --aslr off"
+    )
     for one in (record, trace, aslr):
         one.add_argument("program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT...]")
     return top

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Union
 
+from faultprobe import procfs
 from faultprobe.ledger import causes
 from faultprobe.selftest import rules
 from faultprobe.selftest.machine import HUGE_PAGES, LARGEST_HUGE_BYTES, Machine
@@ -18,6 +19,7 @@ from faultprobe.selftest.observed import Counts, Judgement, Observed
 # Constants of micro.c.
 FEW, THREADS, FORKS, EXECS, MAPPINGS = 10, 4, 100, 5, 10_000
 READ_ONLY, WRITTEN = "read", "written"
+PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
 
 class Pages(NamedTuple):
@@ -50,6 +52,8 @@ class Case:
     exit_status: int = 0
     since: tuple[int, int] = (0, 0)
 
+    needs_root: bool = False
+
     @property
     def wants_huge(self) -> bool:
         """Whether the program is told the size of a huge page."""
@@ -63,12 +67,16 @@ class Case:
         """Why this machine cannot run the case, None when it can."""
         if machine.kernel < self.since:
             return f"needs Linux {self.since[0]}.{self.since[1]}"
-        if self.wants_huge:
-            if not 0 < machine.huge_bytes <= LARGEST_HUGE_BYTES:
-                return f"a huge page has {machine.huge_bytes >> 20} MiB here (0: the kernel has none)"
-            if not machine.is_root:
-                return f"root sets {self.setting[0] if self.setting else ''} for it"
+        if self.wants_huge and not 0 < machine.huge_bytes <= LARGEST_HUGE_BYTES:
+            return f"a huge page has {machine.huge_bytes >> 20} MiB here (0: the kernel has none)"
+        if self.needs_root and not machine.is_root:
+            return "only root can set it up"
+        if self.setting and not machine.is_root and not self._is_set():
+            return f"only root can set {self.setting[0]} to {self.setting[1]} for it"
         return None
+
+    def _is_set(self) -> bool:
+        return self.setting is not None and procfs.read_choice(self.setting[0]) == self.setting[1]
 
 
 def _on(counts: Mapping[str, Count], machine: Machine) -> dict[str, int]:
@@ -132,4 +140,10 @@ CASES = (
          exit_status=-11),
     Case("killed", "writes to 1 MiB, then is killed", {causes.ZERO_FILL: MIB}, rule=rules.killed,
          exit_status=-9),
+    Case("ring-too-small", "rings of one page for four threads: lost records, never balanced"),
+    Case("set-user-id", "a program that becomes another user: refused", needs_root=True),
+    Case("perf-user-mode", "an ordinary user, perf_event_paranoid 2: told as incomplete",
+         setting=(PARANOID, "2")),
+    Case("perf-forbidden", "an ordinary user, perf_event_paranoid 3: counted, nothing recorded",
+         setting=(PARANOID, "3")),
 )  # fmt: skip

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from faultprobe.ledger import causes
 from faultprobe.ledger.schema import FaultLine, Ledger
+from faultprobe.trace import trace
+
+# The same pages of arguments for every run and every caller.
+ENVIRONMENT = {"LC_ALL": "C"}
 
 
 class Counts(NamedTuple):
@@ -101,3 +108,22 @@ class Observed:
         if unnamed:
             wrong.append(f"{len(unnamed)} faults without a mapping")
         return wrong
+
+
+def observe(argv: list[str], no_aslr: bool, ring_bytes: int | None = None) -> Observed:
+    """Traces a micro-program and keeps what it prints. Raises what `trace` raises."""
+    with _captured() as output:
+        ledger = trace(
+            argv, environment=ENVIRONMENT, no_aslr=no_aslr, ring_bytes=ring_bytes, output=output
+        ).ledger(with_faults=True)
+        return Observed(ledger, os.pread(output, 1 << 20, 0).decode())
+
+
+@contextlib.contextmanager
+def _captured() -> Iterator[int]:
+    """A file in memory, for a program's output: no pipe that somebody would have to empty."""
+    descriptor = os.memfd_create("faultprobe-selftest")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

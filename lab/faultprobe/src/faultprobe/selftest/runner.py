@@ -4,32 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from faultprobe.selftest.cases import READ_ONLY, WRITTEN, Case
+from faultprobe.facts import libc_facts
+from faultprobe.selftest import refusals
+from faultprobe.selftest.cases import Case
 from faultprobe.selftest.machine import Machine, setting
-from faultprobe.selftest.observed import Judgement, Observed
-from faultprobe.trace import trace
+from faultprobe.selftest.observed import Judgement, observe
+from faultprobe.selftest.schema import SCHEMA_VERSION, CaseLine, NotRun, Outcome, SelfTest
+from faultprobe.version import __version__
 
 FILE_BYTES = 1 << 20
-# The same pages of arguments for every run and every caller.
-ENVIRONMENT = {"LC_ALL": "C"}
+Progress = Callable[[str], None]
 
 
 class Bench:
-    """Where cases are run: the machine, and a folder of its own for the files they map."""
+    """Where cases are run: the machine, and a folder of its own for the files they need."""
 
     def __init__(self, machine: Machine, folder: Path) -> None:
         self.machine = machine
-        self.files = {use: str(_cached_file(folder / use, machine)) for use in (READ_ONLY, WRITTEN)}
+        self.folder = folder
+        self._files: dict[str, str] = {}
 
     def run(self, case: Case, program: Path, no_aslr: bool) -> Judgement:
         """Runs a case once and judges it. Raises what `trace` raises."""
-        arguments = [self.files[case.file]] if case.file else []
+        (judged,) = self.runs(case, program, no_aslr, 1)
+        return judged
+
+    def runs(self, case: Case, program: Path, no_aslr: bool, repeat: int) -> Iterable[Judgement]:
+        """Runs a case so many times."""
+        if case.name in refusals.RUNS:
+            with self._set(case):
+                yield from refusals.RUNS[case.name](self.machine, self.folder, program, no_aslr, repeat)
+            return
+        for _ in range(repeat):
+            yield self._traced(case, program, no_aslr)
+
+    def _set(self, case: Case) -> AbstractContextManager[None]:
+        """The kernel setting the case needs; without root it is in force already (`Case.impossible`)."""
+        if case.setting is None or not self.machine.is_root:
+            return contextlib.nullcontext()
+        return setting(*case.setting)
+
+    def _traced(self, case: Case, program: Path, no_aslr: bool) -> Judgement:
+        arguments = [self.file(case.file)] if case.file else []
         if case.wants_huge:
             arguments = [str(self.machine.huge_bytes)]
-        with setting(*case.setting) if case.setting else contextlib.nullcontext():
+        with self._set(case):
             observed = observe([str(program), case.name, *arguments], no_aslr)
         judged = case.rule(observed, case.expected(self.machine), self.machine)
         status = observed.ledger["exit_status"]
@@ -37,24 +60,76 @@ class Bench:
             judged.wrong.append(f"exit status {status}, not {case.exit_status}")
         return judged
 
-
-def observe(argv: list[str], no_aslr: bool, ring_bytes: int | None = None) -> Observed:
-    """Traces a micro-program and keeps what it prints."""
-    with _captured() as output:
-        ledger = trace(
-            argv, environment=ENVIRONMENT, no_aslr=no_aslr, ring_bytes=ring_bytes, output=output
-        ).ledger(with_faults=True)
-        return Observed(ledger, os.pread(output, 1 << 20, 0).decode())
+    def file(self, use: str) -> str:
+        """The cached file for a use, made at the first call."""
+        if use not in self._files:
+            self._files[use] = str(_cached_file(self.folder / use, self.machine))
+        return self._files[use]
 
 
-@contextlib.contextmanager
-def _captured() -> Iterator[int]:
-    """A file in memory, for a program's output: no pipe that somebody would have to empty."""
-    descriptor = os.memfd_create("faultprobe-selftest")
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def run_all(
+    programs: dict[str, Path],
+    cases: Sequence[Case],
+    repeat: int,
+    aslr: Sequence[str],
+    machine: Machine,
+    folder: Path,
+    progress: Progress,
+) -> SelfTest:
+    """Runs every case with every program and each choice of `aslr` ("on", "off"), `repeat` times."""
+    bench = Bench(machine, folder)
+    lines: list[CaseLine] = []
+    not_run: list[NotRun] = []
+    total = len(programs) * len(cases) * len(aslr)
+    for link, program in programs.items():
+        for case in cases:
+            reason = case.impossible(machine)
+            if reason is not None:
+                not_run.append({"case": case.name, "link": link, "reason": reason})
+                continue
+            for choice in aslr:
+                progress(f"{len(lines) + 1} of {total}: {case.name}, {link}, ASLR {choice}")
+                judged = bench.runs(case, program, choice == "off", repeat)
+                lines.append(_line(case, link, choice, judged))
+    libc = libc_facts()
+    system = os.uname()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "faultprobe": __version__,
+        "kernel_release": system.release,
+        "architecture": system.machine,
+        "page_size_bytes": machine.page_bytes,
+        "fault_around_bytes": machine.window_pages * machine.page_bytes,
+        "processors": machine.processors,
+        "libc": f"{libc['family']} {libc['version'] or 'unknown'}",
+        "programs": {link: str(path) for link, path in programs.items()},
+        "cases": lines,
+        "not_run": not_run,
+        "passed": bool(lines) and all(line["as_known"] for line in lines),
+    }
+
+
+def _line(case: Case, link: str, aslr: str, judged: Iterable[Judgement]) -> CaseLine:
+    outcomes: dict[str, Outcome] = {}
+    for each in judged:
+        outcome: Outcome = {
+            "runs": 0,
+            "causes": dict(sorted(each.counts.causes.items())),
+            "untrapped": dict(sorted(each.counts.untrapped.items())),
+            "residues": sorted(each.residues),
+            "wrong": each.wrong,
+        }
+        outcomes.setdefault(repr(outcome), outcome)["runs"] += 1
+    found = sorted(outcomes.values(), key=lambda outcome: -outcome["runs"])
+    return {
+        "case": case.name,
+        "does": case.does,
+        "link": link,
+        "aslr": aslr,
+        "runs": sum(outcome["runs"] for outcome in found),
+        "as_known": all(not outcome["wrong"] for outcome in found),
+        "outcomes": found,
+    }
 
 
 def _cached_file(path: Path, machine: Machine) -> Path:
