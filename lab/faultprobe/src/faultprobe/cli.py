@@ -27,8 +27,8 @@ EXIT_NOT_FOUND = 127
 EXIT_CODES = """\
 exit codes:
   0  done, and every count as predicted
-  1  done, but a count was not (aslr, selftest), the idle rise was above 0 (run, certificate), or an empty block had
-     a fault (bench)
+  1  done, but a count was not (aslr, selftest), the idle rise was above 0 (run, certificate), or an empty
+     block had a fault (bench)
   2  bad arguments
   3  the system refused (one line says what)
 "record" and "trace" pass on the command's own exit status (128 and more: ended by a signal), except for
