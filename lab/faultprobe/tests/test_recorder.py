@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Callable
@@ -19,7 +20,7 @@ from conftest import Probe
 
 from faultprobe import _native, bill
 from faultprobe.launch import Launch, argument_pages, find_program
-from faultprobe.perf import Fault, Forked, PerfRefused, Recorder
+from faultprobe.perf import Fault, Forked, PerfRefused, Reached, Recorder
 from faultprobe.recorder import Recording, record
 
 PAGE = mmap.PAGESIZE
@@ -317,3 +318,22 @@ def test_exit_codes_of_record(probe: Probe, program: str, code: int) -> None:
     argv = ["sh", "-c", "kill -9 $$"] if code == 137 else [program]
     done = probe("record", "--", *argv)
     assert done.returncode == code
+
+
+def test_a_mark_is_told_once_and_taken_back() -> None:
+    # On a function of libc that is called while it is marked, and after.
+    getppid = ctypes.CDLL(None).getppid
+    address = ctypes.cast(getppid, ctypes.c_void_p).value
+    assert address is not None
+    tid = threading.get_native_id()
+    with Recorder(0, from_exec=False, ring_bytes=16 * PAGE) as recorder:
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        assert recorder.mark(tid, address)
+        assert recorder.is_marked
+        getppid()
+        reached = [each for each in recorder.new_events() if isinstance(each, Reached)]
+        assert [(each.tid, each.address) for each in reached] == [(tid, address)]
+        assert not recorder.is_marked
+        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+        getppid()
+        assert [each for each in recorder.new_events() if isinstance(each, Reached)] == []

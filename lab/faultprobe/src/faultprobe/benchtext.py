@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from faultprobe.bench import Bench, Blocks, Way, WholeRun
 
-HEADINGS = ("own time, min", "median", "elapsed, min", "median", "added", "ratio", "elapsed", "goal")
-WIDTHS = (14, 8, 14, 8, 8, 8, 9, 8)
+HEADINGS = ("own time: min", "median", "elapsed: min", "median", "added", "ratio: min", "median", "goal")
+WIDTHS = (13, 8, 14, 8, 8, 11, 7, 8)
 
 
 def text(made: Bench) -> str:
@@ -15,7 +15,7 @@ def text(made: Bench) -> str:
         f"{facts['cpu_model'] or facts['architecture']}, {facts['cpus_online']} processors, "
         f"Linux {facts['kernel_release']}, {libc['family']} {libc['version'] or ''}".rstrip(),
         f"{made['batches']} batches for each way, in turn, of {made['pages']} pages of "
-        f"{facts['page_size_bytes']} bytes; nanoseconds for each fault, ratios of medians",
+        f"{facts['page_size_bytes']} bytes; ns for each fault, added and ratio of own time",
         "",
         *_table("a process that runs already", made["own_process"]),
         *_table("a program run under a tool", made["command"]),
@@ -36,8 +36,8 @@ def _table(title: str, ways: list[Way]) -> list[str]:
             f"{way['elapsed_ns']['min']:.0f}",
             f"{way['elapsed_ns']['median']:.0f}",
             f"{way['added_ns']:+.0f}",
-            f"{way['own_ratio']:.2f}",
-            f"{way['elapsed_ratio']:.2f}",
+            f"{way['own_ratio']['min']:.2f}",
+            f"{way['own_ratio']['median']:.2f}",
             "" if way["goal"] is None else f"<= {way['goal']}",
         )
         row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS))

@@ -102,6 +102,7 @@ class NoRecorder:
 
     descriptors: tuple[int, ...] = ()
     counted = lost = ring_bytes = 0
+    is_marked = False
 
     def mark(self, tid: int, address: int) -> bool:
         """Nothing can be watched."""
@@ -142,7 +143,7 @@ class Recorder:
         self._rings: list[_native.Ring] = []
         self._major_ids: set[int] = set()
         self._mark_ids: set[int] = set()
-        self._marks: list[int] = []
+        self._marks: dict[tuple[int, int], list[int]] = {}
         self._first_of_cpu: list[int] = []
         self._detail = detail
         self._decoders: list[Decoder] = []
@@ -197,16 +198,22 @@ class Recorder:
         return self._descriptors[::2]
 
     def mark(self, tid: int, address: int) -> bool:
-        """Has it told when a thread comes to an instruction; False when this processor cannot watch it."""
+        """Has it told when a thread first comes to an instruction; False when that cannot be watched."""
+        armed = self._marks.setdefault((tid, address), [])
         try:
             for cpu, first in zip(online_cpus(), self._first_of_cpu):
                 descriptor = _native.perf_open_mark(tid, cpu, address, self._detail)
-                self._marks.append(descriptor)
+                armed.append(descriptor)
                 self._mark_ids.add(_native.perf_id(descriptor))
                 _native.perf_redirect(descriptor, first)
         except OSError:
             return False
         return True
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether some mark was not reached yet, as far as `new_events` has told."""
+        return bool(self._marks)
 
     def drain(self) -> None:
         """Takes what the rings hold, so that the kernel has room again. From any thread."""
@@ -222,7 +229,15 @@ class Recorder:
             undecoded, self._undecoded = self._undecoded, []
         new = [event for decoder, data in undecoded for event in decoder.decode(data)]
         self._events += new
+        for event in new:
+            if isinstance(event, Reached):
+                self._disarm(event.tid, event.address)
         return new
+
+    def _disarm(self, tid: int, address: int) -> None:
+        """Takes a mark back: setting the processor's breakpoints costs the program at each switch to it."""
+        for descriptor in self._marks.pop((tid, address), ()):
+            os.close(descriptor)
 
     def events(self) -> list[Event]:
         """Everything so far, in order of time."""
@@ -243,9 +258,11 @@ class Recorder:
     def close(self) -> None:
         for ring in self._rings:
             ring.close()
-        for descriptor in [*self._descriptors, *self._marks]:
+        for mark in list(self._marks):
+            self._disarm(*mark)
+        for descriptor in self._descriptors:
             os.close(descriptor)
-        self._rings, self._descriptors, self._marks = [], [], []
+        self._rings, self._descriptors = [], []
 
     def __enter__(self) -> Recorder:
         return self

@@ -139,6 +139,9 @@ class Follower:
             return
 
     def _at_system_call(self, thread: Thread) -> None:
+        if self._recorder.is_marked:
+            # A mark that was reached is taken back, and costs nothing from here on.
+            self._take_events()
         op, instruction, stack, number, args = _native.ptrace_system_call(thread.tid)
         now, counts = time.monotonic_ns(), counts_of(thread)
         if thread.tid != thread.pid and not thread.stack_seen:
