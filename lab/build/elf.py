@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+_ET_DYN = 3
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
@@ -20,6 +21,7 @@ class Elf:
     machine: int
     interpreter: str | None
     needed: tuple[str, ...]
+    is_position_independent: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def parse(data: bytes) -> Elf:
     wide = data[4] == 2
     order = "<" if data[5] == 1 else ">"
     try:
-        (machine,) = struct.unpack_from(order + "H", data, 18)
+        kind, machine = struct.unpack_from(order + "HH", data, 16)
         segments = _segments(data, order, wide)
         interpreter = None
         needed: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ def parse(data: bytes) -> Elf:
                 needed = _needed(data, order, wide, segment, segments)
     except struct.error as error:
         raise ValueError("truncated ELF file") from error
-    return Elf(machine, interpreter, needed)
+    return Elf(machine, interpreter, needed, kind == _ET_DYN)
 
 
 def _segments(data: bytes, order: str, wide: bool) -> list[_Segment]:

@@ -4,8 +4,8 @@
 
     faultprobe-VERSION-cp39-abi3-PLATFORM.whl
     installer.whl            PYTHONPATH=installer.whl python3 -m installer faultprobe-*.whl
-    pagefault-demo
-    pagefault-demo-static
+    pagefault-demo           and pagefault-demo-static
+    micro                    faultprobe's micro-programs; and micro-static, micro-static-pie
     manifest.json            the SHA-256 of each, written by the store
 """
 
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import paths
-from lab.build import demo, sysroot, wheels, zig
+from lab.build import program, sysroot, wheels, zig
 from lab.errors import BuildFailed
 from lab.images.store import Store, digest, key_of
 from lab.steps import step
@@ -45,7 +45,11 @@ class Payload:
 
 def payload_key(architecture: str, libc: str, packages: Mapping[str, Path]) -> str:
     """The hash of the inputs: sources, this builder, tools, and the packages linked or compiled against."""
-    sources = [*wheels.source_files(), demo.SOURCE, *sorted(Path(__file__).parent.glob("*.py"))]
+    sources = [
+        *wheels.source_files(),
+        *(each.source for each in program.PROGRAMS),
+        *sorted(Path(__file__).parent.glob("*.py")),
+    ]
     return key_of(
         {
             "architecture": architecture,
@@ -84,7 +88,7 @@ def ensure_payload(
     key = payload_key(architecture, libc, packages)
 
     def build(folder: Path) -> None:
-        with step(f"Building faultprobe and pagefault-demo for {libc} on {architecture}"):
+        with step(f"Building faultprobe and the programs for {libc} on {architecture}"):
             _build(architecture, libc, packages, folder, zig_cache, log)
 
     return Payload(store.ensure("payload", key, build), key)
@@ -99,8 +103,9 @@ def _build(
         with step("Unpacking headers and libraries"):
             root = sysroot.unpack(packages, sysroot.LIBC_PACKAGES[libc], work / "root", log=log)
             headers = sysroot.unpack(packages, sysroot.HEADER_PACKAGES, work / "headers", log=log)
-        with step("Building pagefault-demo"):
-            demo.build_demo(target, root, work / "demo", folder, cache=zig_cache, log=log)
+        for each in program.PROGRAMS:
+            with step(f"Building {each.name}"):
+                program.build_program(each, target, root, work / each.name, folder, cache=zig_cache, log=log)
         with step("Building the faultprobe wheel"):
             wheels.build_wheel(architecture, libc, headers, work / "wheel", folder, cache=zig_cache, log=log)
     pack_installer(folder / INSTALLER)

@@ -9,7 +9,8 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from lab import process
-from lab.build import demo, wheels, zig
+from lab.build import program as programs
+from lab.build import wheels, zig
 from lab.errors import BuildFailed
 from lab.images.store import digest
 
@@ -25,10 +26,18 @@ def zig_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Path:
     work = tmp_path_factory.mktemp("demo")
-    output = work / demo.DYNAMIC
+    output = work / "pagefault-demo"
     compiler = zig.compiler(zig.target(HOST, HOST_LIBC))
     process.run(
-        [*compiler, *demo.DYNAMIC_FLAGS, *zig.LINK_FLAGS, "-fPIE", demo.SOURCE, "-o", output],
+        [
+            *compiler,
+            *programs.DYNAMIC_FLAGS,
+            *zig.LINK_FLAGS,
+            "-fPIE",
+            programs.DEMONSTRATION.source,
+            "-o",
+            output,
+        ],
         what="Compile pagefault-demo",
         log=work / "log",
         env=zig.environment(zig_cache),

@@ -1,5 +1,6 @@
 """What decides a payload's key, and the installer that travels with it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def test_the_key_differs_by_each_kind_of_source(
     for source in ("demo.c", "probe.c", "builder.py"):
         (tmp_path / source).write_text("as it was")
     monkeypatch.setattr(payload.paths, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(payload.demo, "SOURCE", tmp_path / "demo.c")
+    changed = dataclasses.replace(payload.program.DEMONSTRATION, source=tmp_path / "demo.c")
+    monkeypatch.setattr(payload.program, "PROGRAMS", (changed,))
     monkeypatch.setattr(payload.wheels, "source_files", lambda: [tmp_path / "probe.c"])
     monkeypatch.setattr(payload, "__file__", str(tmp_path / "payload.py"))
     before = payload.payload_key("x86_64", "musl", packages)

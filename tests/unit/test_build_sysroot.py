@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.build import demo, sysroot, zig
+from lab.build import program, sysroot, zig
 from lab.errors import BuildFailed
 
 
@@ -42,13 +42,22 @@ def test_glibc_is_linked_statically_as_gcc_does_it(root: Path) -> None:
     libc, gcc = f"{root}/usr/lib/x86_64-linux-gnu", f"{root}/usr/lib/gcc/x86_64-linux-gnu/14"
     inputs = [f"{libc}/crt1.o", f"{libc}/crti.o", f"{gcc}/crtbeginT.o", "--start-group", f"{libc}/libc.a"]
     inputs += [f"{gcc}/libgcc.a", f"{gcc}/libgcc_eh.a", "--end-group", f"{gcc}/crtend.o", f"{libc}/crtn.o"]
-    found = demo.static_link(zig.target("x86_64", "glibc"), root)
+    found = program.static_link(zig.target("x86_64", "glibc"), root)
     assert found == ["-static", "--strip-debug", "-z", "relro", *inputs]
+
+
+def test_glibc_is_linked_static_pie_as_gcc_does_it(root: Path) -> None:
+    libc, gcc = f"{root}/usr/lib/x86_64-linux-gnu", f"{root}/usr/lib/gcc/x86_64-linux-gnu/14"
+    inputs = [f"{libc}/rcrt1.o", f"{libc}/crti.o", f"{gcc}/crtbeginS.o", "--start-group", f"{libc}/libc.a"]
+    inputs += [f"{gcc}/libgcc.a", f"{gcc}/libgcc_eh.a", "--end-group", f"{gcc}/crtendS.o", f"{libc}/crtn.o"]
+    options = ["-static", "-pie", "--no-dynamic-linker", "-z", "text", "--strip-debug", "-z", "relro"]
+    found = program.static_link(zig.target("x86_64", "glibc"), root, is_pie=True)
+    assert found == [*options, *inputs]
 
 
 def test_musl_is_linked_statically_as_musl_gcc_does_it(root: Path) -> None:
     libc, gcc = f"{root}/usr/lib/x86_64-linux-musl", f"{root}/usr/lib/gcc/x86_64-linux-gnu/14"
     inputs = [f"{libc}/crt1.o", f"{libc}/crti.o", "--start-group", f"{libc}/libc.a", f"{gcc}/libgcc.a"]
     inputs += ["--end-group", f"{libc}/crtn.o"]
-    found = demo.static_link(zig.target("x86_64", "musl"), root)
+    found = program.static_link(zig.target("x86_64", "musl"), root)
     assert found == ["-static", "--strip-debug", "-z", "relro", *inputs]

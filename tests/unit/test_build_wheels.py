@@ -62,7 +62,7 @@ def make_elf(*, machine: int, wide: bool = True, little: bool = True, interprete
 @pytest.mark.parametrize("little", [True, False])
 def test_reads_every_width_and_byte_order(wide: bool, little: bool) -> None:
     assert parse(make_elf(machine=62, wide=wide, little=little)) == Elf(
-        machine=62, interpreter="/lib/ld.so.1", needed=("libc.so.6", "libm.so.6")
+        62, "/lib/ld.so.1", ("libc.so.6", "libm.so.6"), is_position_independent=True
     )
 
 

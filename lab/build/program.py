@@ -1,0 +1,136 @@
+"""Programs whose faults are counted, for one target: one object file, linked dynamically and statically."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import paths, process
+from lab.build import elf, sysroot, zig
+from lab.errors import BuildFailed
+
+DYNAMIC, STATIC, STATIC_PIE = "dynamic", "static", "static-pie"
+SUFFIXES = {DYNAMIC: "", STATIC: "-static", STATIC_PIE: "-static-pie"}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A C program of one file, the flags its meaning depends on, and the ways it is linked."""
+
+    name: str
+    source: Path
+    flags: tuple[str, ...]
+    links: tuple[str, ...]
+
+    def file(self, link: str) -> str:
+        """The name of the executable."""
+        return self.name + SUFFIXES[link]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all its executables."""
+        return tuple(self.file(link) for link in self.links)
+
+
+DEMONSTRATION = Program(
+    "pagefault-demo", paths.REPOSITORY / "lab/demo/pagefault-demo.c", (), (DYNAMIC, STATIC)
+)
+# As faultprobe compiles them itself (selftest/program.py).
+MICRO = Program(
+    "micro",
+    paths.REPOSITORY / "lab/faultprobe/src/faultprobe/selftest/micro.c",
+    ("-std=gnu11", "-O1", "-fno-builtin", "-pthread"),
+    (DYNAMIC, STATIC, STATIC_PIE),
+)
+PROGRAMS = (DEMONSTRATION, MICRO)
+
+# The plain default of a C toolchain (gcc as upstream and Debian have it): a position-independent executable
+# with read-only relocations, whose functions are bound at the first call. zig's own default binds at start.
+# Counted on x86_64 with glibc 2.36, with address randomisation off, both give the same rises: the loader has
+# written the table of functions already when it relocates the program. musl's loader binds at start, whatever
+# is asked.
+#
+# Its own functions are exported (-rdynamic), because zig's linker drops either no symbols or all: without
+# main's the ledger could not tell libc's start-up from the program.
+DYNAMIC_FLAGS = ("-pie", "-rdynamic", "-Wl,-z,relro", "-Wl,-z,lazy")
+
+
+def build_program(
+    program: Program, target: zig.Target, root: Path, work: Path, destination: Path, *, cache: Path, log: Path
+) -> None:
+    """Compile a program and put an executable for each way it is linked into the destination.
+
+    ``root`` is a sysroot with the guest's own libc and libgcc, ``cache`` a folder for zig. Raises BuildFailed
+    when a command fails or when a result is not what it is called (wrong machine, interpreter or libc).
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    destination.mkdir(parents=True, exist_ok=True)
+    environment = zig.environment(cache)
+    compiler = zig.compiler(target)
+    built_object = work / f"{program.name}.o"
+    process.run(
+        [*compiler, "-std=c11", *program.flags, "-fPIE", "-c", program.source, "-o", built_object],
+        what=f"Compile {program.name} for {target.triple}",
+        log=log,
+        cwd=work,
+        env=environment,
+    )
+    for link in program.links:
+        made = work / program.file(link)
+        if link == DYNAMIC:
+            threads = [flag for flag in program.flags if flag == "-pthread"]
+            command = [*compiler, *DYNAMIC_FLAGS, *zig.LINK_FLAGS, *threads]
+        else:
+            command = [*zig.linker(), *static_link(target, root, is_pie=link == STATIC_PIE)]
+        process.run(
+            [*command, built_object, "-o", made],
+            what=f"Link {made.name} for {target.triple}",
+            log=log,
+            cwd=work,
+            env=environment,
+        )
+        _check(target, made, link)
+        (destination / made.name).write_bytes(made.read_bytes())
+        (destination / made.name).chmod(0o755)
+
+
+def static_link(target: zig.Target, root: Path, *, is_pie: bool = False) -> list[str]:
+    """The linker's arguments for a static program of the guest's own libc, all but the object and the output.
+
+    zig cannot link glibc statically, and its musl is its own build of it: what would be measured there is
+    zig's libc, not the guest's. So each start file and library is named, as gcc -static does it; with
+    ``is_pie`` as gcc -static-pie does it: rcrt1.o relocates the program, which can then lie anywhere.
+    """
+    libc = sysroot.libc_folder(root, target)
+    libgcc = sysroot.libgcc_folder(root, target)
+    begin, end = [libc / ("rcrt1.o" if is_pie else "crt1.o"), libc / "crti.o"], [libc / "crtn.o"]
+    libraries = [libc / "libc.a", libgcc / "libgcc.a"]
+    if target.libc == "glibc":
+        # glibc's libc.a refers to the unwinder and to the frame tables that gcc's start files open and close;
+        # musl's does neither.
+        begin.append(libgcc / ("crtbeginS.o" if is_pie else "crtbeginT.o"))
+        end.insert(0, libgcc / ("crtendS.o" if is_pie else "crtend.o"))
+        libraries.append(libgcc / "libgcc_eh.a")
+    return [
+        *(["-static", "-pie", "--no-dynamic-linker", "-z", "text"] if is_pie else ["-static"]),
+        "--strip-debug",
+        "-z",
+        "relro",
+        *map(str, begin),
+        "--start-group",
+        *map(str, libraries),
+        "--end-group",
+        *map(str, end),
+    ]
+
+
+def _check(target: zig.Target, made: Path, link: str) -> None:
+    found = elf.parse(made.read_bytes())
+    if link == DYNAMIC:
+        # Before 2.34 glibc had its threads in a library of their own, and we link against an older one.
+        needed = [(libc,) for libc in target.libraries] + [("libc.so.6", "libpthread.so.0")]
+        wanted = [elf.Elf(target.machine, target.interpreter, each, True) for each in needed]
+    else:
+        wanted = [elf.Elf(target.machine, None, (), link == STATIC_PIE)]
+    if found not in wanted:
+        raise BuildFailed(f"{made.name} came out as {found}, not {link} for {target}", where=target.triple)
