@@ -19,6 +19,7 @@ START = (0x7F0000000 & ~(CHUNK_PAGES - 1)) + 8
 FRAME = 0x40000
 WINDOW = 16
 FILE_PAGE = pagemap.PRESENT | pagemap.FILE_OR_SHARED
+OWN_PAGE = pagemap.PRESENT | pagemap.EXCLUSIVE
 
 
 def machine(maps_whole_folios: bool = True) -> Machine:
@@ -42,19 +43,19 @@ class Mapped:
         space.load([Mapping(START * PAGE, (START + pages) * PAGE, "rw-p", 0, path)])
         self.pages = Pages(0, space, machine(maps_whole_folios))
 
-    def fault(self, index: int, frame: int) -> Finding:
+    def fault(self, index: int, frame: int, time_ns: int = 1, tid: int = 1) -> Finding:
         address = (START + index) * PAGE
-        fault = Fault(1, 1, 1, 0, address, False, False, frame * PAGE)
+        fault = Fault(time_ns, 1, tid, 0, address, False, False, frame * PAGE)
         place = Place(TEXT if self.is_file else ANONYMOUS, "")
         finding = Finding(fault, 0, self.pages.space.find(address), place, Code("", ""))
         self.pages.take(finding)
         return finding
 
-    def look(self, frames: dict[int, int], kind: int = FILE_PAGE) -> int:
-        """How many pages of those present nobody can have brought."""
+    def look(self, frames: dict[int, int], kind: int = FILE_PAGE, is_still: bool = False) -> int:
+        """How many pages of those present nobody can have brought; the time is 2 ns."""
         entries = {START + index: kind | frame for index, frame in frames.items()}
         chunks = frozenset(page // CHUNK_PAGES for page in entries)
-        self.pages.look(Snapshot(2, 0, chunks, entries))
+        self.pages.look(Snapshot(2, 0, chunks, entries, is_still))
         return self.pages.unexplained
 
 
@@ -141,7 +142,7 @@ def test_older_kernels_map_only_their_window(maps_whole_folios: bool, first: int
 def test_a_large_folio_of_anonymous_memory_is_one_block() -> None:
     mapped = Mapped(path="")
     finding = mapped.fault(9, FRAME + 1)
-    assert mapped.look({at: FRAME + at - 8 for at in range(8, 16)}, pagemap.PRESENT | pagemap.EXCLUSIVE) == 0
+    assert mapped.look({at: FRAME + at - 8 for at in range(8, 16)}, OWN_PAGE) == 0
     assert (finding.cause, finding.order, finding.neighbours) == (causes.MTHP, 3, 7)
 
 
@@ -149,12 +150,48 @@ def test_pages_that_exec_made_do_not_make_a_large_folio_of_their_neighbour() -> 
     mapped = Mapped(path="")
     finding = mapped.fault(9, FRAME + 1)
     mapped.pages.populating = (START * PAGE, (START + 64) * PAGE)
-    assert mapped.look({8: FRAME, 9: FRAME + 1}, pagemap.PRESENT | pagemap.EXCLUSIVE) == 0
+    assert mapped.look({8: FRAME, 9: FRAME + 1}, OWN_PAGE) == 0
     assert (finding.cause, finding.order, finding.neighbours) == (causes.ZERO_FILL, 0, 0)
 
 
 def test_a_page_somewhere_else_in_memory_is_of_no_large_folio() -> None:
     mapped = Mapped(path="")
     finding = mapped.fault(9, FRAME + 1)
-    assert mapped.look({8: FRAME + 7, 9: FRAME + 1}, pagemap.PRESENT | pagemap.EXCLUSIVE) == 1
+    assert mapped.look({8: FRAME + 7, 9: FRAME + 1}, OWN_PAGE) == 1
     assert (finding.cause, finding.order) == (causes.ZERO_FILL, 0)
+
+
+def test_a_page_may_be_seen_before_its_record_is_written() -> None:
+    mapped = Mapped(path="")
+    mapped.fault(9, FRAME + 1, time_ns=1, tid=1)
+    assert mapped.look({9: FRAME + 1, 20: FRAME + 0x33}, OWN_PAGE) == 1
+    in_flight = mapped.fault(20, FRAME + 0x33, time_ns=3, tid=1)
+    assert (in_flight.cause, mapped.pages.unexplained) == (causes.ZERO_FILL, 0)
+
+
+def test_a_page_seen_before_its_thread_had_come_that_far_stays_unexplained() -> None:
+    mapped = Mapped(path="")
+    assert mapped.look({20: FRAME + 0x33}, OWN_PAGE) == 1
+    mapped.fault(9, FRAME + 1, time_ns=3, tid=1)
+    late = mapped.fault(20, FRAME + 0x33, time_ns=4, tid=1)
+    assert (late.cause, mapped.pages.unexplained) == (causes.UPGRADE, 1)
+
+
+@pytest.mark.parametrize(("is_still", "cause"), [(True, causes.FORK_REUSE), (False, causes.FORK_COPY)])
+def test_a_page_that_the_kernel_moved_is_not_taken_for_a_copy(is_still: bool, cause: str) -> None:
+    mapped = Mapped(path="")
+    mapped.fault(9, FRAME + 1)
+    mapped.look({9: FRAME + 0x55}, OWN_PAGE, is_still)
+    mapped.pages.fork(1)
+    assert mapped.fault(9, FRAME + 0x55, time_ns=3).cause == cause
+
+
+def test_a_child_has_what_fork_copied_not_what_its_parent_wrote_meanwhile() -> None:
+    mapped = Mapped(path="")
+    mapped.pages.machine = mapped.pages.machine._replace(zero_frames=frozenset({FRAME}))
+    mapped.fault(9, 0)
+    # Another thread of the parent, after the copy of the page tables and before the child's birth.
+    mapped.fault(9, FRAME + 1)
+    mapped.pages = mapped.pages.fork(1)
+    assert mapped.look({9: FRAME}, pagemap.PRESENT, is_still=True) == 0
+    assert mapped.fault(9, FRAME + 2, time_ns=3).cause == causes.ZERO_COPY

@@ -127,6 +127,9 @@ class Follower:
             elif event == EVENT_STOP and thread.is_copy:
                 # Before its first instruction: fork copies no page tables of what can be faulted in again.
                 thread.is_copy = False
+                if thread.was_copied_from_many:
+                    # What the parent's other threads were mapping meanwhile came along or did not.
+                    self._read_maps(thread, is_check=False)
                 self._take_events()
                 self._snapshot(thread, set(thread.space.unread))
             elif event == EVENT_STOP and number in STOPPING:
@@ -198,6 +201,8 @@ class Follower:
             self._add(tid, tid, space)
             self._write(Born(time.monotonic_ns(), tid, parent.pid, space.number, not shares))
             self._threads[tid].is_copy = not shares
+            others = [each for each in self._threads.values() if each.space is parent.space]
+            self._threads[tid].was_copied_from_many = len(others) > 1
         early = self._early.pop(tid, None)
         if early is not None:
             self._stopped(tid, early)
@@ -339,7 +344,11 @@ class Follower:
         entries = pagemap.read(thread.tid, chunks)
         thread.space.touched |= chunks
         thread.space.unread -= chunks
-        self._write(Snapshot(time.monotonic_ns(), thread.space.number, frozenset(chunks), entries))
+        others = [each for each in self._threads.values() if each.space is thread.space]
+        snapshot = Snapshot(
+            time.monotonic_ns(), thread.space.number, frozenset(chunks), entries, len(others) == 1
+        )
+        self._write(snapshot)
 
     def _read_maps(self, thread: Thread, is_check: bool) -> None:
         mappings = procfs.maps(str(thread.tid))

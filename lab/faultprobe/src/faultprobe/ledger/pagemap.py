@@ -21,12 +21,16 @@ FRAME = (1 << 55) - 1
 
 
 class Snapshot(NamedTuple):
-    """What a few chunks of an address space held at one time: page number -> entry, absent ones left out."""
+    """What a few chunks of an address space held at one time: page number -> entry, absent ones left out.
+
+    `is_still`: no thread was running there, so that nothing is older than `time_ns`.
+    """
 
     time_ns: int
     space: int
     chunks: frozenset[int]
     entries: dict[int, int]
+    is_still: bool = False
 
 
 def frame(entry: int) -> int:

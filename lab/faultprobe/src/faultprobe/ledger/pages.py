@@ -61,6 +61,8 @@ class Pages:
         self.populating: tuple[int, int] | None = None
         self._layers: list[dict[Key, State | None]] = [{}]
         self._open: dict[int, Key] = {}
+        self._suspects: dict[Key, int] = {}
+        self._last_record: dict[int, int] = {}
         self._firsts = Firsts(machine.window_pages, machine.pmd_pages, machine.maps_whole_folios)
 
     def attach(self) -> None:
@@ -83,10 +85,13 @@ class Pages:
     def take(self, finding: Finding) -> None:
         """Names the cause of a fault and notes what its page is now."""
         piece, fault = finding.piece, finding.fault
+        previous_ns = self._last_record.get(fault.tid, 0)
+        self._last_record[fault.tid] = fault.time_ns
         if piece is None:
             return
         page = fault.address // PAGE
         key = piece.birth, piece.index(fault.address)
+        self._forget_if_in_flight(key, previous_ns)
         before = self._state(key, page)
         frame = fault.physical // PAGE
         if finding.place.kind in ("vdso", "vvar"):
@@ -105,6 +110,17 @@ class Pages:
             self._open.pop(page, None)
         if before is None:
             self._firsts.add(finding)
+
+    def _forget_if_in_flight(self, key: Key, previous_ns: int) -> None:
+        """A page is there a moment before its record is: another thread's snapshot may come between.
+
+        The record of such a fault is the first of its thread after the snapshot: the one before it, at
+        `previous_ns`, is older.
+        """
+        seen_ns = self._suspects.pop(key, None)
+        if seen_ns is not None and previous_ns <= seen_ns:
+            self.unexplained -= 1
+            self._layers[-1].pop(key, None)
 
     def resident(self) -> list[tuple[Place, bool]]:
         """Every page that is known to be there: its place, and whether it is the file's own page."""
@@ -233,7 +249,9 @@ class Pages:
             self._forget_what_fork_left(snapshot)
         unasked = [each for each in strangers if not self._is_populated(each.page)]
         if self.machine.has_records and not inherited:
-            self._find_owners(unasked, {each.page: each.entry for each in strangers})
+            for each in self._without_owner(unasked, {each.page: each.entry for each in strangers}):
+                self.unexplained += 1
+                self._suspects[each.key] = snapshot.time_ns
         for page, entry, piece, key in strangers:
             # What another process holds too was shared by a fork, maybe before anything was followed.
             is_own = entry & pagemap.EXCLUSIVE or not self.is_attached
@@ -249,16 +267,30 @@ class Pages:
             piece = self.space.find(page * PAGE)
             if piece is not None:
                 key = piece.birth, piece.index(page * PAGE)
-                if self._state(key, page) is None:
+                state = self._state(key, page)
+                if state is None:
                     found.append(Stranger(page, entry, piece, key))
+                elif snapshot.is_still:
+                    self._notice_move(key, state, entry, piece)
         return found
+
+    def _notice_move(self, key: Key, state: State, entry: int, piece: Piece) -> None:
+        """Another frame without a fault: moved (compaction), or copied by the kernel on its own account.
+
+        Or a copy made by fork whose parent's other threads went on writing between copy and birth.
+        """
+        frame = pagemap.frame(entry)
+        if frame and state.frame and frame != state.frame and state.backing in (ZERO, FILE, ANONYMOUS):
+            backing = self._backing(entry, piece, state.forks)
+            self._layers[-1][key] = state._replace(backing=backing, frame=frame)
 
     def _is_populated(self, page: int) -> bool:
         return self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
 
-    def _find_owners(self, strangers: list[Stranger], entries: dict[int, int]) -> None:
-        """Gives each page to the fault that brought it along, and counts those that none can have."""
+    def _without_owner(self, strangers: list[Stranger], entries: dict[int, int]) -> list[Stranger]:
+        """Gives each page to the fault that brought it along; returns those that none can have brought."""
         owners = self._firsts.who_filled(strangers)
+        left = []
         for each in strangers:
             owner = owners.get(each.page)
             if owner is None and self._backing(each.entry, each.piece, self.forks) == FILE:
@@ -266,7 +298,8 @@ class Pages:
             if owner is not None:
                 owner.neighbours += 1
             else:
-                self.unexplained += 1
+                left.append(each)
+        return left
 
     def _frame_of_file(self, piece: Piece, strange: dict[int, int], page: int) -> int | None:
         """The frame of the file's page, 0 when it was replaced or is not ours to know, None when unmapped."""

@@ -43,6 +43,7 @@ class Thread:
     stat: int
     is_leaving: bool = False
     is_copy: bool = False
+    was_copied_from_many: bool = False
     stack_seen: bool = False
     number: int = -1
     args: tuple[int, ...] = ()
