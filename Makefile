@@ -49,7 +49,7 @@ payload: environment ## Build what is installed in guests, for `vagrant up` and 
 lock: environment ## Renew the lock of package versions from the mirror.
 	@$(LAB) lock
 
-bench: environment ## Print the numbers of the benchmark: start, warm run, cost of a reading.
+bench: environment ## Print the numbers of the benchmark: start, warm run, cost of a reading and of a record.
 	@$(LAB) bench --guests "$(GUESTS)" $(ARGS)
 
 clean: ## Remove the virtual environment, results and the cache.

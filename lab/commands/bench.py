@@ -19,12 +19,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lab import matrix, paths
+from lab import matrix, paths, recordcost
 from lab.exclusive import exclusive
 from lab.guests import qemu
 from lab.guests.spec import Spec
 from lab.results import store
-from lab.session import prepare, templates
+from lab.session import prepare, start, templates
 from lab.steps import step
 
 STARTS = 3
@@ -70,6 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
                 )
             table.add_row(f"{guest.name}: start to SSH, cold", f"{cold:.1f} s", "under 8 s")
             table.add_row(f"{guest.name}: start to SSH, from a snapshot", f"{warm:.1f} s", "under 2 s")
+            with start([guest]) as (ready,), ready.remote() as remote:
+                for row in recordcost.rows(guest.name, recordcost.measured(ready, remote)):
+                    table.add_row(*row)
     with step("Run the lab with nothing changed"):
         seconds = _run_seconds(
             [sys.executable, "-m", "lab", "lab", "--guests", arguments.guests], paths.REPOSITORY

@@ -107,7 +107,7 @@ Watching = Callable[[int], AbstractContextManager[None]]
 
 
 def bench(rounds: int, pages: int | None, blocks: int, perf: str) -> Bench:
-    """Measures everything. `pages` are touched in one batch, `perf` is the path or name of perf(1).
+    """Measures everything. `pages` are touched in one batch, `perf` is the command that starts perf(1).
 
     Raises PerfRefused where the kernel does not let us record, OSError when a program cannot be run.
     """

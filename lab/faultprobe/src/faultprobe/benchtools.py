@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -64,7 +65,7 @@ def run_all(tools: list[Tool], rounds: int, program: Sequence[str]) -> list[Runs
 
 
 def tools(perf: str, folder: str) -> list[Tool]:
-    """Ours and, where `perf` is installed, perf's. What they write goes into `folder`."""
+    """Ours and, where the command `perf` is installed, perf's. What they write goes into `folder`."""
     probe = [sys.executable, "-m", "faultprobe"]
     recording, ledger = f"{folder}/recording.json", f"{folder}/ledger.json"
     ours = (
@@ -74,11 +75,12 @@ def tools(perf: str, folder: str) -> list[Tool]:
     )
     found = list(ours)
     with contextlib.suppress(FileNotFoundError):
-        path = find_program(perf)
+        name, *arguments = shlex.split(perf)
+        command = [find_program(name), *arguments]
         data, lines = f"{folder}/perf.data", f"{folder}/perf.txt"
-        record = [path, "record", "-q", "-e", "page-faults", "-c", "1", "-d", "-o", data, "--"]
-        trace = [path, "trace", "-F", "all", "--no-syscalls", "-o", lines, "--"]
-        found.append(Tool("perf record -c 1 -d", record, lambda: _samples(path, data)))
+        record = [*command, "record", "-q", "-e", "page-faults", "-c", "1", "-d", "-o", data, "--"]
+        trace = [*command, "trace", "-F", "all", "--no-syscalls", "-o", lines, "--"]
+        found.append(Tool("perf record -c 1 -d", record, lambda: _samples(command, data)))
         found.append(Tool("perf trace -F all", trace, lambda: _lines(lines)))
     return found
 
@@ -91,8 +93,8 @@ def _traced(path: str) -> int:
     return int(json.loads(Path(path).read_text())["totals"]["recorded"])
 
 
-def _samples(perf: str, path: str) -> int:
-    done = subprocess.run([perf, "script", "-i", path, "-F", "ip"], stdout=subprocess.PIPE, check=True)
+def _samples(command: list[str], path: str) -> int:
+    done = subprocess.run([*command, "script", "-i", path, "-F", "ip"], stdout=subprocess.PIPE, check=True)
     return len(done.stdout.splitlines())
 
 

@@ -309,7 +309,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--blocks", type=positive, default=10, metavar="N", help="empty blocks, with and without ASLR (10)"
     )
-    bench.add_argument("--perf", default="perf", metavar="FILE", help="perf(1), where it is not in PATH")
+    bench.add_argument("--perf", default="perf", metavar="COMMAND", help="how perf(1) is started (perf)")
     selftest = command("selftest", selftest_command, "Does the ledger tell the truth on this machine?")
     selftest.add_argument(
         "--program", action="append", default=[], metavar="PATH", help="micro-programs made elsewhere"
