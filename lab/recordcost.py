@@ -28,7 +28,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """One way to look on, and what it costs: ratio to the same loop unrecorded, nanoseconds for each fault."""
+    """One way to look on: its ratio to the same loop unrecorded, and nanoseconds for each fault."""
 
     name: str
     own_ratio: Spread

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import Probe
@@ -101,10 +99,9 @@ def test_the_text_has_a_line_for_each_way_and_the_goals(made: Bench) -> None:
     assert lines[-1].startswith("left out: perf is not installed")
 
 
-def test_a_tool_that_fails_is_one_line_and_exit_code_3(probe: Probe, tmp_path: Path) -> None:
-    false = shutil.which("false")
-    assert false is not None
-    done = probe(*SMALL, "--perf", false)
+@pytest.mark.parametrize("command", ["false", "env false"])
+def test_a_tool_that_fails_is_one_line_and_exit_code_3(probe: Probe, command: str) -> None:
+    done = probe(*SMALL, "--perf", command)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "faultprobe: perf record -c 1 -d ended with status 1: it said nothing\n"
 
