@@ -7,8 +7,10 @@ import mmap
 import os
 import re
 import sys
+import tempfile
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,14 @@ class Traced:
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The micro-programs by link, compiled by this machine's compiler."""
-    return build(tmp_path_factory.mktemp("micro"))
+def programs() -> Iterator[dict[str, Path]]:
+    """The micro-programs by link, compiled by this machine's compiler.
+
+    Not among pytest's own folders, which another user may not enter: some cases are run as one.
+    """
+    with tempfile.TemporaryDirectory(prefix="faultprobe-") as folder:
+        Path(folder).chmod(0o755)
+        yield build(Path(folder))
 
 
 @pytest.fixture(scope="session", params=["dynamic", "static", "static-pie"])
