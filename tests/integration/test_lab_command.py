@@ -12,6 +12,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,20 @@ GUEST = f"musl-1.2.5-{platform.machine()}"
 ROUND = [sys.executable, "-m", "lab"]
 
 
-@pytest.fixture
-def environment(given: Given, tmp_path: Path) -> dict[str, str]:
-    """A cache with everything built but nothing running, and a results folder of its own.
-
-    ``given`` has made sure that everything is built.
-    """
-    cache = tmp_path / "cache"
+def environment_in(folder: Path) -> dict[str, str]:
+    """A cache with everything built but nothing running, and a results folder of its own."""
+    cache = folder / "cache"
     cache.mkdir()
     for entry in paths.cache().iterdir():
         if entry.name not in OWN:
             (cache / entry.name).symlink_to(entry)
-    return {**os.environ, "FAULTLAB_CACHE": str(cache), "FAULTLAB_RESULTS": str(tmp_path / "results")}
+    return {**os.environ, "FAULTLAB_CACHE": str(cache), "FAULTLAB_RESULTS": str(folder / "results")}
+
+
+@pytest.fixture
+def environment(given: Given, tmp_path: Path) -> dict[str, str]:
+    """One for each test. ``given`` has made sure that everything is built."""
+    return environment_in(tmp_path)
 
 
 def lab(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -88,10 +91,34 @@ def last_line(text: str) -> str:
     return text.strip().splitlines()[-1]
 
 
-def test_a_whole_run_leaves_everything_it_promises(environment: dict[str, str]) -> None:
-    done = lab(environment, "lab", "--guests", GUEST)
-    assert (done.returncode, done.stderr.count("faultlab:")) == (0, 0)
-    latest = Path(environment["FAULTLAB_RESULTS"]) / "latest"
+@dataclass(frozen=True)
+class WholeRun:
+    """A run of the lab in a guest that `up` had started: one for the tests that look at what it left."""
+
+    environment: dict[str, str]
+    done: subprocess.CompletedProcess[str]
+    pid: int
+    born: str
+
+    @property
+    def latest(self) -> Path:
+        return Path(self.environment["FAULTLAB_RESULTS"]) / "latest"
+
+
+@pytest.fixture(scope="module")
+def whole_run(given: Given, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeRun]:
+    environment = environment_in(tmp_path_factory.mktemp("whole-run"))
+    assert lab(environment, "up", "--guests", GUEST).returncode == 0
+    pid, born = qemu_of(environment)
+    try:
+        yield WholeRun(environment, lab(environment, "lab", "--guests", GUEST), pid, born)
+    finally:
+        lab(environment, "down")
+
+
+def test_a_whole_run_leaves_everything_it_promises(whole_run: WholeRun) -> None:
+    assert (whole_run.done.returncode, whole_run.done.stderr.count("faultlab:")) == (0, 0)
+    latest = whole_run.latest
     found = {str(path.relative_to(latest)) for path in latest.rglob("*") if path.is_file()}
     assert found == {
         "comparison.json",
@@ -109,14 +136,24 @@ def test_a_whole_run_leaves_everything_it_promises(environment: dict[str, str]) 
     assert sum(names == expected for names in properties) > 15
 
 
-def test_a_report_is_made_again_from_what_is_stored(environment: dict[str, str]) -> None:
-    assert lab(environment, "lab", "--guests", GUEST).returncode == 0
-    report = Path(environment["FAULTLAB_RESULTS"]) / "latest" / "report.html"
+def test_a_report_is_made_again_from_what_is_stored(whole_run: WholeRun) -> None:
+    report = whole_run.latest / "report.html"
     first = report.read_bytes()
     report.unlink()
     # No cache, so nothing but the stored runs can be read.
-    again = lab({**environment, "FAULTLAB_CACHE": environment["FAULTLAB_CACHE"] + "-none"}, "report")
+    cache = whole_run.environment["FAULTLAB_CACHE"] + "-none"
+    again = lab({**whole_run.environment, "FAULTLAB_CACHE": cache}, "report")
     assert (again.returncode, report.read_bytes()) == (0, first)
+
+
+def test_guests_that_stay_are_used_and_ended(whole_run: WholeRun) -> None:
+    # The lab worked in the guest that was there, and left it there.
+    assert processes.is_alive(whole_run.pid, whole_run.born)
+    said = lab(whole_run.environment, "shell", GUEST, "--", "uname", "-m")
+    assert (said.returncode, said.stdout.strip()) == (0, platform.machine())
+    down = lab(whole_run.environment, "down")
+    assert down.stdout.strip() == f"stopped: {GUEST}"
+    assert not processes.is_alive(whole_run.pid, whole_run.born)
 
 
 def test_a_report_without_a_result_is_refused(environment: dict[str, str]) -> None:
@@ -153,21 +190,6 @@ def test_a_second_lab_on_the_same_cache_is_refused(environment: dict[str, str]) 
         assert second.returncode == 20
         assert second.stderr.count("\n") == 1
         assert f"(process {command.pid})" in second.stderr
-
-
-def test_guests_that_stay_are_used_and_ended(environment: dict[str, str]) -> None:
-    assert lab(environment, "up", "--guests", GUEST).returncode == 0
-    pid, born = qemu_of(environment)
-    try:
-        said = lab(environment, "shell", GUEST, "--", "uname", "-m")
-        assert (said.returncode, said.stdout.strip()) == (0, platform.machine())
-        assert lab(environment, "lab", "--guests", GUEST).returncode == 0
-        # The lab worked in the guest that was there, and left it there.
-        assert processes.is_alive(pid, born)
-    finally:
-        down = lab(environment, "down")
-    assert down.stdout.strip() == f"stopped: {GUEST}"
-    assert not processes.is_alive(pid, born)
 
 
 def test_an_unknown_guest_is_refused(environment: dict[str, str]) -> None:
