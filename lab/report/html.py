@@ -7,13 +7,14 @@ from pathlib import Path
 
 import jinja2
 
-from lab.report import figures, residues, words
+from lab.report import accounts, figures, ledgers, residues, startup, words
 from lab.report.sides import facts_of, origin_of
-from lab.results import rules
+from lab.results import causes, rules
 from lab.results.comparison import Cell, Comparison, Row, Status
 from lab.results.document import GuestRun
 from lab.results.mirror import Details
 from lab.results.rules import Build
+from lab.results.startup import STAGES
 from lab.results.store import Result
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -108,6 +109,14 @@ def render(comparison: Comparison, result: Result) -> str:
         programs=_programs(comparison, labels),
         chart=_chart(comparison, labels),
         again=any(cell.observed for row in comparison.rows if row.phase == rules.AGAIN for cell in row.cells),
+        unknown=list(causes.unknown(comparison.runs)),
+        alike=accounts.alike(comparison.accounts),
+        accounts=ledgers.shown(comparison),
+        residual=any(each.residual for row in comparison.accounts for each in row.accounts if each),
+        glossary=ledgers.glossary_of(comparison),
+        stages=[(stage, startup.EXPLAINED[stage]) for stage in STAGES],
+        bills=ledgers.bills(comparison, labels),
+        published=startup.published(comparison, labels),
         rules=comparison.rules(),
         transcripts=_transcripts(comparison, labels, result),
         residues=residues.table(comparison.runs, labels),
@@ -156,15 +165,15 @@ def _programs(comparison: Comparison, labels: dict[str, str]) -> list[ShownProgr
     for build, size in dict.fromkeys((row.build, row.size_bytes) for row in comparison.rows):
         rows = [row for row in comparison.rows_of(build) if row.size_bytes == size]
         title, note = PROGRAMS[build]
-        shown = tuple(_row(row, labels) for row in rows)
+        shown = tuple(_row(comparison, row, labels) for row in rows)
         programs.append(ShownProgram(title, f"{note}, {words.size(size)}", shown))
     return programs
 
 
-def _row(row: Row, labels: dict[str, str]) -> ShownRow:
+def _row(comparison: Comparison, row: Row, labels: dict[str, str]) -> ShownRow:
     reasons: list[ReasonLine] = []
     for index, cell in enumerate(row.cells):
-        text = words.reason(row, index)
+        text = accounts.reason(comparison, row, index)
         if not text:
             continue
         alert = cell.difference.status is Status.UNEXPLAINED

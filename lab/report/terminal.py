@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lab.report import words
+from lab.report import accounts, terminal_ledger, words
 from lab.results import rules
 from lab.results.comparison import Cell, Comparison, Row, Status
 from lab.results.rules import Build
@@ -43,6 +43,7 @@ def render(comparison: Comparison, console: Console, report: Path | None = None)
     console.print(_table(comparison))
     console.print(Text(_LEGEND, style="dim"))
     _differences(comparison, console)
+    terminal_ledger.render(comparison, console)
     explanation = words.why(comparison)
     if explanation:
         console.print()
@@ -61,7 +62,7 @@ def _findings(comparison: Comparison, console: Console) -> None:
     findings = comparison.findings()
     if not findings:
         return
-    console.print(Text(f"{words.counted(len(findings), 'count')} not as predicted:", style="bold red"))
+    console.print(Text(f"{words.counted(len(findings), 'finding')}:", style="bold red"))
     for line in findings:
         console.print(_indented(Text(line, style="red"), 2))
     console.print()
@@ -148,7 +149,8 @@ def _differences(comparison: Comparison, console: Console) -> None:
         for index, cell in enumerate(row.cells):
             status = cell.difference.status
             if status not in (Status.FIRST, Status.SAME):
-                key = (row.phase, cell.guest, cell.difference.faults or 0, words.reason(row, index), status)
+                told = accounts.reason(comparison, row, index)
+                key = (row.phase, cell.guest, cell.difference.faults or 0, told, status)
                 grouped.setdefault(key, []).append(row.build.value)
     if not grouped:
         return

@@ -80,8 +80,8 @@ def why(comparison: Comparison) -> str:
         return ""
     if comparison.findings():
         return (
-            "At least one count is not as predicted (listed above), so no explanation is given: the rules "
-            "or the machine are not what the lab takes them for."
+            "There is a finding (listed above), so no explanation is given: the rules or the machine are not "
+            "what the lab takes them for."
         )
     if any(cell.as_predicted is None for cell in (*row.cells, *malloc.cells)):
         refused = next((c.prediction.not_claimed for c in row.cells if c.prediction.not_claimed), None)

@@ -8,18 +8,17 @@ here.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.errors import LabError, Verdict
-from lab.results import aslr, rules
+from lab.results import aslr, causes, rules
 from lab.results.catalogue import Rule
+from lab.results.causes import AccountRow
 from lab.results.document import GuestRun, parse_probe
 from lab.results.mirror import Experiment, Phase
 from lab.results.rules import Build, PhasePrediction, Prediction, Term
-
-DEMONSTRATION_SIZE = 1 << 20
-"""Bytes the demonstration asks for when it is given no size (lab/demo/pagefault-demo.c)."""
 
 
 class Status(enum.StrEnum):
@@ -92,8 +91,20 @@ class Comparison:
         """The first row of a program and phase; None when it was not measured anywhere."""
         return next((row for row in self.rows if row.build is build and row.phase == phase), None)
 
+    @functools.cached_property
+    def accounts(self) -> tuple[AccountRow, ...]:
+        """The causes of each count, as far as the runs hold ledgers."""
+        return causes.rows(self.runs)
+
+    def account_row(self, build: Build, size_bytes: int, phase: str) -> AccountRow | None:
+        """The causes of one phase on all guests; None when no run holds a ledger of it."""
+        key = build, size_bytes, phase
+        return next((row for row in self.accounts if (row.build, row.size_bytes, row.phase) == key), None)
+
     def findings(self) -> tuple[str, ...]:
-        """What nobody predicted, one line each: a count that is not as predicted, an idle rise above 0."""
+        """What nobody predicted, a line each: a count that is not as predicted, an idle rise above 0, a
+        fault that no cause accounts for.
+        """
         return tuple(_findings(self))
 
     def rules(self) -> tuple[Rule, ...]:
@@ -111,7 +122,7 @@ class Comparison:
         return Verdict.NOT_AS_PREDICTED if self.findings() else Verdict.AS_PREDICTED
 
 
-def prediction(run: GuestRun, program: str, size_bytes: int = DEMONSTRATION_SIZE) -> Prediction:
+def prediction(run: GuestRun, program: str, size_bytes: int = rules.DEMONSTRATION_SIZE) -> Prediction:
     """What lazy-malloc must give on a guest, from the facts its run holds; ``program`` is a value of Build.
 
     The dynamic demonstration's ASLR residues come from the run's own calibration. Raises ValueError for
@@ -184,7 +195,7 @@ def _measured(run: GuestRun) -> dict[tuple[Build, int], _Rises]:
     for build in (Build.DYNAMIC, Build.STATIC):
         demonstration = run.demonstrations.get(build.value)
         if demonstration is not None:
-            found[build, DEMONSTRATION_SIZE] = _rises(demonstration.phases)
+            found[build, rules.DEMONSTRATION_SIZE] = _rises(demonstration.phases)
     return found
 
 
@@ -258,6 +269,7 @@ def _sum(cell: Cell, named: Sequence[Rule]) -> str:
 def _findings(comparison: Comparison) -> Iterator[str]:
     for run in comparison.runs:
         yield from _findings_beside_the_counts(run)
+        yield from causes.findings(run)
     experiments = {run.guest.name: _lazy_malloc(run) for run in comparison.runs}
     for row in comparison.rows:
         for cell in row.cells:

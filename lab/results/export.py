@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lab.results import causes, startup
+from lab.results.causes import Account, AccountRow, Part
 from lab.results.comparison import Cell, Comparison, Difference, Row
 from lab.results.document import GuestRun
-from lab.results.rules import PhasePrediction, Term
+from lab.results.rules import Build, PhasePrediction, Term
+from lab.results.startup import STAGES, StartUp
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def to_json(comparison: Comparison) -> bytes:
@@ -20,6 +23,14 @@ def to_json(comparison: Comparison) -> bytes:
         "findings": list(comparison.findings()),
         "guests": [_guest(run) for run in comparison.runs],
         "rows": [_row(row) for row in comparison.rows],
+        "causes": [_causes(row, comparison) for row in comparison.accounts],
+        "without_cause": list(causes.unknown(comparison.runs)),
+        "start_up": [
+            _start_up(each)
+            for build in (Build.DYNAMIC, Build.STATIC)
+            for each in startup.of(comparison.runs, build)
+            if each is not None
+        ],
         "rules": [
             {"id": rule.id, "sentence": rule.sentence, "source": rule.source} for rule in comparison.rules()
         ],
@@ -89,4 +100,68 @@ def _difference(difference: Difference) -> dict[str, Any]:
         "faults": difference.faults,
         "rules": [rule.id for rule in difference.rules],
         "why": difference.why or None,
+    }
+
+
+def _causes(row: AccountRow, comparison: Comparison) -> dict[str, Any]:
+    first = row.accounts[0]
+    return {
+        "program": row.build.value,
+        "size_bytes": row.size_bytes,
+        "phase": row.phase,
+        "cells": [
+            _account(run.guest.name, first, account)
+            for run, account in zip(comparison.runs, row.accounts, strict=True)
+        ],
+    }
+
+
+def _account(guest: str, first: Account | None, account: Account | None) -> dict[str, Any]:
+    if account is None:
+        return {"guest": guest, "counted": None, "residual": None, "causes": None, "differences": None}
+    return {
+        "guest": guest,
+        "counted": account.counted,
+        "residual": account.residual,
+        "causes": [
+            {
+                "cause": each.cause,
+                "title": each.title,
+                "faults": each.faults,
+                "neighbours": each.neighbours,
+                "places": _places(each.parts),
+            }
+            for each in account.causes
+        ],
+        "differences": None
+        if first is None or first is account
+        else [
+            {"cause": each.cause, "faults": each.faults, "places": _places(each.parts)}
+            for each in causes.changes(first, account)
+        ],
+    }
+
+
+def _places(parts: tuple[Part, ...]) -> dict[str, int]:
+    return {part.place: part.faults for part in parts}
+
+
+def _start_up(start: StartUp) -> dict[str, Any]:
+    return {
+        "program": start.build.value,
+        "guest": start.guest,
+        "printed": start.printed,
+        "stages": {name: start.stage(name) for name in STAGES},
+        "residual": start.residual,
+        "by_shell": {"shell": start.shell or None, "brought_along": start.brought_by_shell},
+        "lines": [
+            {
+                "stage": line.stage,
+                "place": line.place,
+                "cause": line.cause,
+                "faults": line.faults,
+                "neighbours": line.neighbours,
+            }
+            for line in start.lines
+        ],
     }

@@ -25,6 +25,9 @@ PHASES = (MALLOC, MEMSET, AGAIN)
 TOGETHER = "malloc + memset"
 """Not a phase but the sum of two: the pages touched once the buffer is full, which libcs share."""
 
+DEMONSTRATION_SIZE = 1 << 20
+"""Bytes the demonstration asks for when it is given no size (lab/demo/pagefault-demo.c)."""
+
 
 class Build(enum.StrEnum):
     """What runs the phases; the values are the names under which a run stores the counts."""

@@ -11,7 +11,7 @@ from lab.results import document
 from lab.results.document import GuestRun
 from lab.results.mirror import StackRange
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
 LABELS = {RUN.guest.name: "glibc 2.41"}
 

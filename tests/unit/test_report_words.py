@@ -10,7 +10,7 @@ import pytest
 from lab.report import words
 from lab.results import comparison, document
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 GLIBC = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
 MUSL = document.read_run(GOLDEN / "runs" / "musl-1.2.5-x86_64.json")
 

@@ -10,7 +10,7 @@ import pytest
 from lab.errors import BadDocument
 from lab.results import aslr, document, mirror, rules
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
 
 

@@ -14,7 +14,7 @@ from lab.results.document import GuestRun
 from lab.results.mirror import ProbeRun
 from lab.results.rules import Build
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 GLIBC = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
 MUSL = document.read_run(GOLDEN / "runs" / "musl-1.2.5-x86_64.json")
 

@@ -15,7 +15,7 @@ from lab.errors import BadDocument
 from lab.results import document, ledger, mirror
 
 ROOT = Path(__file__).parent.parent.parent
-RUN_FILE = ROOT / "tests" / "golden" / "lazy-malloc" / "runs" / "glibc-2.41-x86_64.json"
+RUN_FILE = ROOT / "tests" / "golden" / "without-ledgers" / "runs" / "glibc-2.41-x86_64.json"
 
 
 def stored() -> Any:

@@ -12,7 +12,7 @@ from lab.errors import BadDocument, DiskFull, LabError, NoResult, Verdict
 from lab.results import store
 from lab.results.store import Result
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 GLIBC = (GOLDEN / "runs" / "glibc-2.41-x86_64.json").read_bytes()
 MUSL = (GOLDEN / "runs" / "musl-1.2.5-x86_64.json").read_bytes()
 

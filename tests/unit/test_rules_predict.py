@@ -11,7 +11,7 @@ from lab.results import aslr, catalogue, document, mirror, rules
 from lab.results.mirror import Facts
 from lab.results.rules import Build, Prediction
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "lazy-malloc"
+GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 GLIBC = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
 MUSL = document.read_run(GOLDEN / "runs" / "musl-1.2.5-x86_64.json")
 MIB = 1 << 20

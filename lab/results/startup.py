@@ -1,0 +1,117 @@
+"""The start-up bill: which stage of its start took the faults that the demonstration prints first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lab.results import causes
+from lab.results.document import GuestRun, Traces
+from lab.results.mirror import Phase
+from lab.results.rules import Build
+
+BROUGHT, EXEC, LOADER, LIBC, PROGRAM = "brought along", "exec", "loader", "libc", "program"
+STAGES = (BROUGHT, EXEC, LOADER, LIBC, PROGRAM)
+"""In order of time; all but the first by the names faultprobe gives them."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Faults of one stage at one place with one cause."""
+
+    stage: str
+    place: str
+    cause: str
+    title: str
+    faults: int
+    neighbours: int
+
+
+@dataclass(frozen=True)
+class StartUp:
+    """One program on one guest, up to its first reading of the counters. All counts are faults."""
+
+    guest: str
+    build: Build
+    printed: int
+    brought_along: int
+    lines: tuple[Line, ...]
+    knows_main: bool
+    """Whether libc's start-up and the program could be told apart; if not, it is in the program's share."""
+
+    shell: str
+    """The shell that started the same program another time, and what it brought along then."""
+
+    brought_by_shell: int | None
+
+    def stage(self, name: str) -> int | None:
+        """The faults of a stage; None for libc's where it is part of the program's."""
+        if name == BROUGHT:
+            return self.brought_along
+        if name == LIBC and not self.knows_main:
+            return None
+        return sum(line.faults for line in self.lines if line.stage == name)
+
+    @property
+    def residual(self) -> int:
+        """What the program printed and no stage accounts for: 0, or a finding."""
+        return self.printed - self.brought_along - sum(line.faults for line in self.lines)
+
+
+def of(runs: Sequence[GuestRun], build: Build) -> tuple[StartUp | None, ...]:
+    """The start-up of one program on each guest; None where the run holds no full trace of it."""
+    return tuple(_of(run, build) for run in runs)
+
+
+def _of(run: GuestRun, build: Build) -> StartUp | None:
+    traces, demonstration = run.traces.get(build.value), run.demonstrations.get(build.value)
+    if traces is None or demonstration is None or traces.direct.level != "full":
+        return None
+    if not traces.direct.images or not traces.direct.phases:
+        return None
+    image = traces.direct.images[0]
+    first: Phase = demonstration.phases[0]
+    shell, brought = _by_shell(traces)
+    return StartUp(
+        run.guest.name,
+        build,
+        first.minor + first.major,
+        image.inherited,
+        _lines(run, traces),
+        image.libc is not None,
+        shell,
+        brought,
+    )
+
+
+def _lines(run: GuestRun, traces: Traces) -> tuple[Line, ...]:
+    trace = traces.direct
+    phase = (trace.phases or ())[0]
+    titles = {line.cause: line.title for line in phase.causes}
+    faults: Counter[tuple[str, str, str]] = Counter()
+    neighbours: Counter[tuple[str, str, str]] = Counter()
+    for line in phase.bill:
+        key = line.stage, causes.place(line, run, trace.path), line.cause
+        faults[key] += line.faults
+        neighbours[key] += line.neighbours
+    for call in phase.untrapped:
+        faults[call.stage, call.call, causes.cause_of(call)] += call.faults
+    return tuple(
+        Line(stage, place, cause, titles.get(cause, cause), count, neighbours[stage, place, cause])
+        for (stage, place, cause), count in sorted(faults.items(), key=lambda each: _order(*each))
+    )
+
+
+def _order(key: tuple[str, str, str], faults: int) -> tuple[int, int, tuple[str, str, str]]:
+    return STAGES.index(key[0]), -faults, key
+
+
+def _by_shell(traces: Traces) -> tuple[str, int | None]:
+    """The shell by its file's name, and what the program inherited from the shell's child."""
+    images = traces.by_shell.images
+    started = [image for image in images if image.path == traces.direct.path]
+    if not started or traces.by_shell.level != "full":
+        return "", None
+    return PurePosixPath(images[0].path).name, started[-1].inherited
