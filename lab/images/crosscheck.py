@@ -6,7 +6,6 @@ gathered in one folder that runs wherever it is copied: in a guest of any libc, 
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -34,8 +33,7 @@ _FORMAT = 2
 class Crosscheck:
     """The folder of one architecture: its programs in ``bin``, the loader and all libraries in ``lib``.
 
-    ``archive`` is the two folders packed, to be copied to a guest: 20 MB, not 56. ``versions`` are those of the
-    packages the programs are from.
+    ``versions`` are those of the packages the programs are from.
     """
 
     folder: Path
@@ -44,6 +42,7 @@ class Crosscheck:
 
     @property
     def archive(self) -> Path:
+        """The two folders packed, to be copied to a guest: 20 MB and not 56."""
         return self.folder / ARCHIVE
 
     def command(self, program: str, folder: str | Path | None = None) -> list[str]:
@@ -96,10 +95,9 @@ def _build(folder: Path, chosen: PackageSet, architecture: str) -> None:
             shutil.copy(file, folder / place / name)
     shutil.rmtree(tree)
     # The first level of compression: decompressing is what a guest waits for.
-    with gzip.open(folder / ARCHIVE, "wb", compresslevel=1) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for place in ("bin", "lib"):
-                tar.add(folder / place, place)
+    with tarfile.open(folder / ARCHIVE, "w:gz", compresslevel=1) as tar:
+        for place in ("bin", "lib"):
+            tar.add(folder / place, place)
 
 
 def needed_by(programs: Sequence[Path], folder: Path) -> dict[str, Path]:
