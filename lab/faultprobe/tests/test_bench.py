@@ -72,7 +72,7 @@ def test_a_tool_delivers_each_fault_of_the_loops(made: Bench) -> None:
     unrecorded, *ours = made["whole_runs"]
     assert unrecorded["records"] is None
     for each in ours:
-        assert each["faults"] == 3 * 64 + 3 * 8
+        assert each["faults"] == bench.BATCHES * (64 + 8)
         assert (each["records"] or 0) >= each["faults"]
 
 

@@ -38,8 +38,7 @@ SCHEMA_VERSION = 1
 GOAL = 1.5
 """At most so many times the unrecorded loop."""
 
-PAGES, LARGEST_BATCH_BYTES = 4096, 64 << 20
-BATCHES = 3
+BATCHES = 8
 """Batches in a row, before the next way's turn."""
 
 
@@ -106,23 +105,22 @@ class Bench(TypedDict):
 Watching = Callable[[int], AbstractContextManager[None]]
 
 
-def bench(rounds: int, pages: int | None, blocks: int, perf: str) -> Bench:
+def bench(rounds: int, pages: int, blocks: int, perf: str) -> Bench:
     """Measures everything. `pages` are touched in one batch, `perf` is the command that starts perf(1).
 
     Raises PerfRefused where the kernel does not let us record, OSError when a program cannot be run.
     """
-    count = pages or min(PAGES, LARGEST_BATCH_BYTES // os.sysconf("SC_PAGE_SIZE"))
     left_out: list[str] = []
-    own = _own_process(rounds, count)
+    own = _own_process(rounds, pages)
     with tempfile.TemporaryDirectory() as folder:
         tools = benchtools.tools(perf, folder)
         if len(tools) == len(benchtools.OURS):
             left_out.append("perf is not installed: perf record and perf trace were not measured")
-        runs = benchtools.run_all(tools, rounds, benchloop.command("both", count, BATCHES))
+        runs = benchtools.run_all(tools, rounds, benchloop.command("both", pages, BATCHES))
     return {
         "schema_version": SCHEMA_VERSION,
         "facts": facts.collect(),
-        "pages": count,
+        "pages": pages,
         "batches": rounds * BATCHES,
         "own_process": own,
         "command": _ways({each.tool.name: each.faults for each in runs}, {"faultprobe trace"}),
