@@ -18,6 +18,7 @@ import pytest
 from conftest import Probe
 
 from faultprobe.ledger import threads
+from faultprobe.ledger.calls import THREADS_END
 from faultprobe.selftest.cases import CASES, READ_ONLY, THREADS, Case
 from faultprobe.selftest.machine import Machine, this_machine
 from faultprobe.selftest.program import build
@@ -113,6 +114,18 @@ def test_a_file_kept_in_large_folios_comes_along_folio_by_folio(
     traced.assert_balanced()
     # Where the file system has large folios and the kernel maps all of one, more than the window comes.
     assert [each["neighbours"] >= 15 for each in traced.faults] == [True]
+
+
+def test_the_last_write_of_a_thread_is_told_though_it_has_no_record(
+    probe: Probe, micro: Path, tmp_path: Path
+) -> None:
+    traced = Traced(probe, tmp_path, [str(micro), "exit-after-fork"])
+    traced.assert_balanced()
+    found = Counter(each["cause"] for each in traced.faults)
+    # Kernels from before June 2025 still record it.
+    found += Counter(line["call"] for line in traced.ledger["untrapped"])
+    del found["execve"]
+    assert dict(found) in ({"zero-fill": 1, THREADS_END: 1}, {"zero-fill": 1, "fork-copy": 1})
 
 
 def test_faults_are_told_by_the_thread_that_took_them(probe: Probe, micro: Path, tmp_path: Path) -> None:

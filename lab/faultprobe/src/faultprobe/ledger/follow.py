@@ -276,11 +276,12 @@ class Follower:
             self._read_maps(thread, is_check=True)
         if thread.number >= 0:
             # exit and exit_group do not return; nor does a call that a signal ended.
-            self._left_for_good(thread)
+            name = self._names.get(thread.number, f"system call {thread.number}")
+            self._left_for_good(thread, name)
+        thread.entered_ns, thread.counts_entered = time.monotonic_ns(), counts_of(thread)
 
-    def _left_for_good(self, thread: Thread) -> None:
+    def _left_for_good(self, thread: Thread, name: str) -> None:
         counts = counts_of(thread)
-        name = self._names.get(thread.number, f"system call {thread.number}")
         if counts != thread.counts_entered:
             self._write(
                 Call(
@@ -302,6 +303,8 @@ class Follower:
 
     def _ended(self, tid: int) -> None:
         thread = self._threads.pop(tid, None)
+        if thread is not None and thread.is_leaving:
+            self._left_for_good(thread, calls.THREADS_END)
         is_process = thread is None or thread.pid == tid
         minor = major = 0
         if is_process:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from faultprobe.ledger import causes
 from faultprobe.ledger.journal import FULL
-from faultprobe.ledger.schema import BillLine, Ledger, PhaseLedger, ResidentLine
+from faultprobe.ledger.schema import BillLine, Ledger, PhaseLedger, ResidentLine, UntrappedLine
 from faultprobe.ledger.stages import STAGES
 from faultprobe.text import table
 
@@ -145,11 +145,15 @@ def _untrapped(made: Ledger) -> str:
     rows = [
         (
             line["faults"],
-            f"{line['call']} of {line['length']} bytes at {line['address']:#x}, process {line['pid']}",
+            f"{line['call']}{_extent(line)}, process {line['pid']}",
         )
         for line in made["untrapped"][:LINES_OF_CODE]
     ]
     return _counted(rows, f"{_without(made)}: asked for by")
+
+
+def _extent(line: UntrappedLine) -> str:
+    return f" of {line['length']} bytes at {line['address']:#x}" if line["length"] else ""
 
 
 def _processes(made: Ledger) -> str:

@@ -17,7 +17,7 @@ from faultprobe.selftest.machine import HUGE_PAGES, LARGEST_HUGE_BYTES, Machine
 from faultprobe.selftest.observed import Counts, Judgement, Observed
 
 # Constants of micro.c.
-FEW, THREADS, FORKS, EXECS, MAPPINGS = 10, 4, 100, 5, 10_000
+FEW, THREADS, FORKS, FORKS_BESIDE, EXECS, MAPPINGS = 10, 4, 100, 20, 5, 10_000
 READ_ONLY, WRITTEN = "read", "written"
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
@@ -132,6 +132,12 @@ CASES = (
     Case("exec-chain", "executes itself five times; each image writes to 10 pages",
          {causes.ZERO_FILL: (EXECS + 1) * FEW}),
     Case("spawned", "posix_spawn of itself; the child writes to 1 MiB", {causes.ZERO_FILL: MIB}),
+    Case("vforked", "vfork; the child writes to half of 1 MiB, then the parent to all",
+         {causes.ZERO_FILL: MIB}),
+    Case("fork-beside-threads", "20 children write to 10 pages; two threads map and unmap all the while",
+         {causes.ZERO_FILL: FEW, causes.FORK_COPY: FORKS_BESIDE * FEW}),
+    Case("exec-from-thread", "writes to 1 MiB; another thread executes a program that does",
+         {causes.ZERO_FILL: Pages(2 << 20)}),
     Case("mappings", "10,000 mappings of a page, written and read in turn",
          {causes.ZERO_FILL: MAPPINGS // 2, causes.ZERO_PAGE: MAPPINGS // 2}),
     Case("bad-addresses", "read(2) to a bad address, a hundred times: no fault of the counters",

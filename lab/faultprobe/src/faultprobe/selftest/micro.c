@@ -24,7 +24,15 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { MIB = 1 << 20, FEW = 10, THREADS = 4, FORKS = 100, EXECS = 5, MAPPINGS = 10000 };
+enum {
+    MIB = 1 << 20,
+    FEW = 10,
+    THREADS = 4,
+    FORKS = 100,
+    FORKS_BESIDE = 20,
+    EXECS = 5,
+    MAPPINGS = 10000
+};
 
 static size_t page;
 /* Pages of a mebibyte. */
@@ -462,6 +470,114 @@ static void spawned(void)
     wait_for(child);
 }
 
+/* The child runs in its parent's memory until it is gone. */
+static void vforked(void)
+{
+    volatile char *region = map(pages * page, 0);
+    pid_t child = vfork();
+
+    if (child == 0) {
+        write_all(region, pages / 2);
+        _exit(0);
+    }
+    wait_for(child);
+    write_all(region, pages);
+}
+
+static volatile int churning;
+
+/* Maps, reads, writes, empties and unmaps, until told to stop. */
+static void *churn(void *unused)
+{
+    for (size_t turn = 0; churning; turn++) {
+        size_t bytes = (1 + turn % FEW) * page;
+        volatile char *mine =
+            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        check(mine != MAP_FAILED, "mmap");
+        read_all(mine, turn % 3 ? 0 : bytes / page);
+        write_all(mine, bytes / page);
+        check(madvise((void *)mine, bytes, MADV_DONTNEED) == 0, "madvise");
+        write_all(mine, 1);
+        check(munmap((void *)mine, bytes) == 0, "munmap");
+    }
+    return unused;
+}
+
+static void fork_beside_threads(void)
+{
+    volatile char *region = map(FEW * page, 0);
+    pthread_t ids[2];
+
+    write_all(region, FEW);
+    churning = 1;
+    for (int at = 0; at < 2; at++)
+        check(pthread_create(&ids[at], NULL, churn, NULL) == 0, "pthread_create");
+    for (int at = 0; at < FORKS_BESIDE; at++) {
+        pid_t child = fork();
+
+        if (child == 0) {
+            write_all(region, FEW);
+            _exit(0);
+        }
+        wait_for(child);
+    }
+    churning = 0;
+    for (int at = 0; at < 2; at++)
+        check(pthread_join(ids[at], NULL) == 0, "pthread_join");
+}
+
+static void *exec_zero_fill(void *unused)
+{
+    execl("/proc/self/exe", "micro", "zero-fill", (char *)NULL);
+    check(0, "execl");
+    return unused;
+}
+
+/* The first thread's end is part of the exec, the new image takes over its id. */
+static void exec_from_thread(void)
+{
+    pthread_t ids[2];
+
+    write_all(map(pages * page, 0), pages);
+    churning = 1;
+    check(pthread_create(&ids[0], NULL, churn, NULL) == 0, "pthread_create");
+    check(pthread_create(&ids[1], NULL, exec_zero_fill, NULL) == 0, "pthread_create");
+    pause();
+}
+
+/* What the kernel does when a thread is gone: it writes 0 to where set_tid_address said. */
+static void *leave(void *region)
+{
+    int ends[2];
+    char byte;
+    pid_t child;
+
+    syscall(SYS_set_tid_address, region);
+    *(volatile int *)region = 1;
+    check(pipe(ends) == 0, "pipe");
+    child = fork();
+    if (child == 0) {
+        close(ends[1]);
+        _exit((int)read(ends[0], &byte, 1));
+    }
+    check(child > 0, "fork");
+    /* The child waits for the other end, so that the page is still shared when the thread goes. */
+    syscall(SYS_exit, 0);
+    return NULL;
+}
+
+static void exit_after_fork(void)
+{
+    volatile int *region = (volatile int *)map(page, 0);
+    pthread_t id;
+
+    *region = 1;
+    check(pthread_create(&id, NULL, leave, (void *)region) == 0, "pthread_create");
+    while (*region)
+        usleep(1000);
+}
+
 static void mappings(void)
 {
     char *region = mmap(NULL, MAPPINGS * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -552,6 +668,10 @@ static const struct {
     {"fork-storm", fork_storm, 0},
     {"exec-chain", exec_chain, 0},
     {"spawned", spawned, 0},
+    {"vforked", vforked, 0},
+    {"fork-beside-threads", fork_beside_threads, 0},
+    {"exec-from-thread", exec_from_thread, 0},
+    {"exit-after-fork", exit_after_fork, 0},
     {"mappings", mappings, 0},
     {"bad-addresses", bad_addresses, 0},
     {"segmentation-fault", segmentation_fault, 0},
