@@ -22,6 +22,9 @@ _VARIABLES = {
 }
 """Stand-ins that no figure uses as real colours; each becomes a colour of the page, light or dark."""
 
+_LABEL = 0.016
+"""Width of a letter of a bar's label, as a share of the figure: browsers have wider fonts than matplotlib."""
+
 # Any: matplotlib types the names of its settings in some versions and not in others.
 _SETTINGS: dict[Any, Any] = {
     # Text stays text (readable, small), and ids depend on nothing but the figure.
@@ -65,7 +68,9 @@ def faults_by_phase(groups: Sequence[Group], title: str, description: str) -> st
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(5.4, 0.6 + 0.3 * count + 0.36 * len(groups)))
         bottom = 0.55 / figure.get_figheight()
-        axes = figure.add_axes((0.25, bottom, 0.73, 0.99 - bottom))
+        longest = max((len(bar.label) for group in groups for bar in group.bars), default=0)
+        left = max(0.25, _LABEL * longest)
+        axes = figure.add_axes((left, bottom, 0.98 - left, 0.99 - bottom))
         _draw(axes, groups)
         return _svg(figure, title, description)
 

@@ -15,8 +15,8 @@ SENTENCES = {
     "of the process's own, so this page has cost two faults.",
     "file-copy": "A write to a page of a file that is mapped privately: the process gets a copy of its own, "
     "the file stays as it is.",
-    "relocation": "The same copy, made because the loader writes addresses into the page while it fits "
-    "program and libraries to the place where they lie.",
+    "relocation": "A copy of a page of a file, made because the loader writes addresses into it while it "
+    "fits program and libraries to the place where they lie.",
     "file-map": "Code or data of a file that is in memory already (the page cache): the kernel only maps it, "
     "and the pages around it in the same window come along without a fault (fault-around).",
     "file-read": "A page of a file that had to come from the disk first, or was waited for: a major fault.",

@@ -51,29 +51,40 @@ def _by_shell(starts: Iterable[StartUp], labels: dict[str, str]) -> list[str]:
     ]
 
 
-def published(comparison: Comparison, labels: dict[str, str]) -> list[str]:
-    """Why published first numbers and ours differ: paragraphs, empty where no start was traced."""
+def published(comparison: Comparison, labels: dict[str, str]) -> list[tuple[str, str]]:
+    """Why published first numbers and ours differ: what decides, and what it did here."""
     found = dict(bills(comparison))
     dynamic = found.get(Build.DYNAMIC.value)
     if not dynamic:
         return []
-    static = found.get(Build.STATIC.value, [])
+    return [
+        ("the numbers", _numbers(dynamic, labels)),
+        ("the launcher", _launcher(dynamic, labels)),
+        ("exec, loader, libc", _loader(dynamic, found.get(Build.STATIC.value, []), labels)),
+        (
+            "ASLR",
+            "It moves the number by a few from run to run: file pages are mapped in windows that are aligned "
+            "on the address, so the place of a library decides how many windows its pages fall into.",
+        ),
+        ("what can be said", _both_published()),
+        (
+            "what cannot be said",
+            "How 172 or 80 are made up. The machines, their kernels, libc versions, shells and libraries are "
+            "not known, and a sum cannot be taken apart afterwards. That one of them is close to a number "
+            "here would prove nothing: a larger share of the launcher and a smaller one of the loader give "
+            "the same sum.",
+        ),
+    ]
+
+
+def _numbers(dynamic: list[StartUp], labels: dict[str, str]) -> str:
     elsewhere = words.listed([f"{first} ({whose})" for whose, first, _, _ in PUBLISHED])
     here = words.listed([f"{each.printed:,} on {labels[each.guest]}" for each in dynamic])
-    return [
+    return (
         f"Two published texts print the same program’s first number: {elsewhere}. Here it is {here}. Each "
-        "can be right, and none is “the” number: it is the sum of the five shares above, and each share has "
-        "reasons of its own.",
-        _launcher(dynamic, labels),
-        _loader(dynamic, static, labels),
-        "ASLR moves the number by a few from run to run: file pages are mapped in windows that are aligned "
-        "on the address, so the place of a library decides how many windows its pages fall into.",
-        _both_published(),
-        "What cannot be said: how 172 or 80 are made up. The machines, their kernels, libc versions, shells "
-        "and libraries are not known, and a sum cannot be taken apart afterwards. That one of them is close "
-        "to a number here would prove nothing: a larger share of the launcher and a smaller one of the "
-        "loader give the same sum.",
-    ]
+        "can be right, and none is “the” number: it is the sum of five shares, and each share has reasons of "
+        "its own."
+    )
 
 
 def _launcher(dynamic: list[StartUp], labels: dict[str, str]) -> str:
@@ -81,18 +92,18 @@ def _launcher(dynamic: list[StartUp], labels: dict[str, str]) -> str:
     shells = _by_shell(dynamic, labels)
     by_shell = f" Started by the guest’s shell it was {words.listed(shells)}." if shells else ""
     return (
-        "The launcher. ru_minflt survives exec, so the number begins with what the launcher’s child took "
-        f"before it became the program: here {ours}, as the lab starts it.{by_shell} A shell that forks "
-        "shares its memory with its child, which pays one fault for each page it writes before exec; a "
-        "shell that uses vfork lends its memory, and the child pays next to nothing."
+        "ru_minflt survives exec, so the number begins with what the launcher’s child took before it became "
+        f"the program: here {ours}, as the lab starts it.{by_shell} A shell that forks shares its memory "
+        "with its child, which pays one fault for each page it writes before exec; a shell that uses vfork "
+        "lends its memory, and the child pays next to nothing."
     )
 
 
 def _loader(dynamic: list[StartUp], static: list[StartUp], labels: dict[str, str]) -> str:
     by_guest = words.listed([f"{each.stage(LOADER) or 0:,} on {labels[each.guest]}" for each in dynamic])
     text = (
-        f"exec, loader, libc. Most of the rest is the dynamic loader: {by_guest}. It depends on the libc and "
-        "its version, and on the number of libraries: each has to be mapped, relocated and searched."
+        f"Most of the rest is the dynamic loader: {by_guest}. It depends on the libc and its version, and on "
+        "the number of libraries: each has to be mapped, relocated and searched."
     )
     if static:
         own = [f"{each.printed - each.brought_along:,} on {labels[each.guest]}" for each in static]
@@ -107,7 +118,7 @@ def _both_published() -> str:
     malloc = words.listed([str(second - first) for _, first, second, _ in PUBLISHED])
     memset = words.listed([str(each) for each in {third - second for _, _, second, third in PUBLISHED}])
     return (
-        f"What can be said: in both texts the first memset costs {memset}, as it does on glibc with pages of "
-        f"4 KiB. The rises of {malloc} before that fit the program’s first output and malloc itself, as "
-        "here. They are not the price of getrusage: reading the counters costs nothing (see below)."
+        f"In both texts the first memset costs {memset}, as it does on glibc with pages of 4 KiB. The rises "
+        f"of {malloc} before that fit the program’s first output and malloc itself, as here. They are not "
+        "the price of getrusage: reading the counters costs nothing (see below)."
     )
