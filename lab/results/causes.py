@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from lab.results import rules, transcript
 from lab.results.document import GuestRun, Traces
-from lab.results.ledger import BillLine, CauseLine, PhaseLedger, UntrappedLine
+from lab.results.ledger import BillLine, CauseLine, Ledger, PhaseLedger, UntrappedLine
 from lab.results.mirror import Experiment, Phase
 from lab.results.rules import Build
 
@@ -142,7 +142,7 @@ def findings(run: GuestRun) -> Iterator[str]:
             # A recording that was allowed less says so as its first reason: that is known, not a finding.
             reasons = trace.verdict.reasons[1:] if trace.level != "full" else trace.verdict.reasons
             balanced = trace.verdict.balanced or trace.level != "full"
-            for reason in _doubts(balanced, reasons, trace.unexplained_pages):
+            for reason in (*_doubts(balanced, reasons, trace.unexplained_pages), *_whole(trace)):
                 yield f"{name}: {program}{how}: {reason}"
         yield from (f"{name}: {program}: {problem}" for problem in _unmatched(run, program, traces))
 
@@ -204,6 +204,13 @@ def _unmatched(run: GuestRun, program: str, traces: Traces) -> Iterator[str]:
     seen, expected = len(traces.direct.phases or ()), len(transcript.PHASES) + 1
     if _can_be_told(traces) and program in run.demonstrations and seen != expected:
         yield f"the trace has {seen} phases, the program has {expected}"
+
+
+def _whole(trace: Ledger) -> Iterator[str]:
+    """The same for a whole trace, all its processes to their ends: its causes add up to its counters."""
+    rise, told = trace.totals.rise_minor + trace.totals.rise_major, sum(each.faults for each in trace.causes)
+    if trace.level != "counters" and told != rise:
+        yield f"from exec to the end {rise} faults were counted, {told} have a cause"
 
 
 def _doubts(balanced: bool, reasons: Sequence[str], unexplained_pages: int) -> Iterator[str]:

@@ -185,6 +185,19 @@ def test_a_ledger_that_says_it_does_not_balance_is_a_finding() -> None:
     ]
 
 
+def test_a_whole_trace_must_add_up_too() -> None:
+    # The phases end at the program's last reading; what comes after, and other processes, are only here.
+    traces = GLIBC.traces["pagefault-demo"]
+    totals = traces.by_shell.totals
+    rise = totals.rise_minor + totals.rise_major
+    more = msgspec.structs.replace(totals, rise_minor=totals.rise_minor + 1)
+    changed = msgspec.structs.replace(traces, by_shell=msgspec.structs.replace(traces.by_shell, totals=more))
+    assert list(causes.findings(with_traces(GLIBC, "pagefault-demo", changed))) == [
+        "glibc-2.41-x86_64: pagefault-demo under a shell: from exec to the end "
+        f"{rise + 1} faults were counted, {rise} have a cause"
+    ]
+
+
 def test_pages_that_no_record_explains_are_a_finding() -> None:
     (experiment,) = GLIBC.probe.experiments
     assert experiment.ledger is not None
