@@ -8,8 +8,9 @@ PYTHON := $(VENV)/bin/python
 LAB := $(PYTHON) -m lab
 BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
+REPEAT ?= 200
 
-.PHONY: help lab test test-faultprobe lint doctor up down shell report payload lock bench clean environment environment-dev
+.PHONY: help lab test test-faultprobe lint doctor up down shell selftest report payload lock bench clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +40,9 @@ down: environment ## Stop the guests that stayed.
 
 shell: environment ## Open a shell in a guest: make shell GUEST=...
 	@$(LAB) shell "$(GUEST)"
+
+selftest: environment ## Check the ledger in every guest with programs known in advance (REPEAT=200 runs of each).
+	@$(LAB) selftest --guests "$(GUESTS)" --repeat $(REPEAT)
 
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report

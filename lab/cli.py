@@ -32,6 +32,12 @@ def _exit_codes() -> str:
     return "\n".join([_VERDICTS, *rows, f"  {errors.INTERRUPTED:3}  Interrupted: Ctrl-C, SIGTERM or SIGHUP."])
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lab",
@@ -65,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", "say what this machine has and lacks")
     add("lint", "check types, style, playbooks and YAML")
     add("lock", "renew the lock of package versions from the mirror")
+    selftest = add("selftest", "check the ledger in every guest with programs known in advance", guests=True)
+    selftest.add_argument(
+        "--repeat", type=_positive, default=200, metavar="N", help="runs of each case in each guest (200)"
+    )
     bench = add("bench", "print the benchmark's numbers", guests=True)
     bench.add_argument("--fresh", action="store_true", help="measure a run from nothing, too (minutes)")
     add("clean", "remove the results and the cache")

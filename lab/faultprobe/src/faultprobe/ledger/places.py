@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from bisect import bisect_right
 from pathlib import Path
@@ -92,7 +93,6 @@ class Symbolizer:
     """Names instructions; reads each file's symbols once, the kernel's only when one is asked for."""
 
     def __init__(self) -> None:
-        self._kernel: KernelSymbols | None = None
         self._known: dict[tuple[str, int], str] = {}
 
     def code_of(self, space: Space, instruction: int, in_kernel: bool) -> Code:
@@ -112,9 +112,7 @@ class Symbolizer:
         return Code(image.path, self._known[key])
 
     def _kernel_symbol(self, address: int) -> str:
-        if self._kernel is None:
-            self._kernel = KernelSymbols()
-        return self._kernel.at(address)
+        return _kernel_symbols().at(address)
 
 
 class KernelSymbols:
@@ -163,3 +161,9 @@ class KernelSymbols:
             self._modules = sorted(KERNEL_SYMBOL.findall(self._text[self._end :]))
         at = bisect_right(self._modules, (key, b"\xff")) - 1
         return self._modules[at][1].decode() if at >= 0 else ""
+
+
+@functools.lru_cache(maxsize=1)
+def _kernel_symbols() -> KernelSymbols:
+    """Read once: an emulated kernel takes half a second to print them."""
+    return KernelSymbols()

@@ -17,8 +17,10 @@ from faultprobe.selftest.machine import HUGE_PAGES, LARGEST_HUGE_BYTES, Machine
 from faultprobe.selftest.observed import Counts, Judgement, Observed
 
 # Constants of micro.c.
-FEW, THREADS, FORKS, FORKS_BESIDE, EXECS, MAPPINGS = 10, 4, 100, 20, 5, 10_000
+FEW, THREADS, FORKS, FORKS_BESIDE, EXECS, MAPPINGS = 10, 4, 20, 20, 5, 10_000
 READ_ONLY, WRITTEN = "read", "written"
+# Its path depends on the machine.
+HUGE_SETTING = "huge pages"
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
 
@@ -57,7 +59,14 @@ class Case:
     @property
     def wants_huge(self) -> bool:
         """Whether the program is told the size of a huge page."""
-        return self.setting is not None and self.setting[0].startswith(HUGE_PAGES)
+        return self.setting is not None and self.setting[0] != PARANOID
+
+    def setting_on(self, machine: Machine) -> tuple[str, str] | None:
+        """The setting's file and the value that it must have."""
+        if self.setting is None:
+            return None
+        path, value = self.setting
+        return (machine.huge_setting if path == HUGE_SETTING else path), value
 
     def expected(self, machine: Machine) -> Counts:
         """The counts on a machine."""
@@ -71,12 +80,12 @@ class Case:
             return f"a huge page has {machine.huge_bytes >> 20} MiB here (0: the kernel has none)"
         if self.needs_root and not machine.is_root:
             return "only root can set it up"
-        if self.setting and not machine.is_root and not self._is_set():
-            return f"only root can set {self.setting[0]} to {self.setting[1]} for it"
+        wanted = self.setting_on(machine)
+        if wanted and not machine.is_root and procfs.read_choice(wanted[0]) != wanted[1]:
+            return f"only root can set {wanted[0]} to {wanted[1]} for it"
+        if wanted and procfs.read_choice(wanted[0]) is None:
+            return f"this kernel has no {wanted[0]}"
         return None
-
-    def _is_set(self) -> bool:
-        return self.setting is not None and procfs.read_choice(self.setting[0]) == self.setting[1]
 
 
 def _on(counts: Mapping[str, Count], machine: Machine) -> dict[str, int]:
@@ -87,6 +96,7 @@ def _on(counts: Mapping[str, Count], machine: Machine) -> dict[str, int]:
 
 
 CASES = (
+    Case("start-up", "exec, loader, libc: the same pages every time", rule=rules.start_up),
     Case("nothing", "maps memory and leaves it alone"),
     Case("zero-fill", "writes a byte to each page of 1 MiB", {causes.ZERO_FILL: MIB}),
     Case("memset", "fills 1 MiB by libc's memset", {causes.ZERO_FILL: MIB}),
@@ -114,9 +124,9 @@ CASES = (
     Case("shared-file-write", "writes to a cached shared file", {causes.SHARED: MIB}, file=WRITTEN),
     Case("shared-memory-write", "writes to shared anonymous memory", {causes.SHARED: MIB}),
     Case("huge-write", "writes to two huge pages (MADV_HUGEPAGE)", {causes.THP: 2}, rule=rules.huge,
-         setting=(f"{HUGE_PAGES}/enabled", "madvise")),
+         setting=(HUGE_SETTING, "madvise")),
     Case("huge-read-then-write", "reads two huge pages, then writes to them", {causes.THP_ZERO: 2},
-         rule=rules.huge, setting=(f"{HUGE_PAGES}/enabled", "madvise")),
+         rule=rules.huge, setting=(HUGE_SETTING, "madvise")),
     Case("large-folios", "writes to 1 MiB with mTHP of 64 KiB", rule=rules.large_folios,
          setting=(f"{HUGE_PAGES}/hugepages-64kB/enabled", "madvise"), since=(6, 8)),
     Case("stack-growth", "writes to 1 MiB of stack, downwards", rule=rules.stack),
@@ -127,7 +137,7 @@ CASES = (
          rule=rules.threads),
     Case("threads-racing", "four threads write to the same 1 MiB", {causes.ZERO_FILL: MIB},
          rule=rules.racing),
-    Case("fork-storm", "100 children, one after another, write to 10 pages of their parent's",
+    Case("fork-storm", f"{FORKS} children, one after another, write to 10 pages of their parent's",
          {causes.ZERO_FILL: FEW, causes.FORK_COPY: FORKS * FEW}),
     Case("exec-chain", "executes itself five times; each image writes to 10 pages",
          {causes.ZERO_FILL: (EXECS + 1) * FEW}),
@@ -140,7 +150,7 @@ CASES = (
          {causes.ZERO_FILL: Pages(2 << 20)}),
     Case("mappings", "10,000 mappings of a page, written and read in turn",
          {causes.ZERO_FILL: MAPPINGS // 2, causes.ZERO_PAGE: MAPPINGS // 2}),
-    Case("bad-addresses", "read(2) to a bad address, a hundred times: no fault of the counters",
+    Case("bad-addresses", "read(2) to a bad address, again and again: no fault of the counters",
          {causes.ZERO_FILL: 1}),
     Case("segmentation-fault", "writes to 10 pages, then to address 8", {causes.ZERO_FILL: FEW},
          exit_status=-11),

@@ -31,6 +31,12 @@ class Machine:
     paranoid: int
     is_root: bool
 
+    @property
+    def huge_setting(self) -> str:
+        """What decides about huge pages: since Linux 6.8 each size has a setting of its own."""
+        own = f"{HUGE_PAGES}/hugepages-{self.huge_bytes >> 10}kB/enabled"
+        return own if procfs.read(own) is not None else f"{HUGE_PAGES}/enabled"
+
     def pages(self, size_bytes: int) -> int:
         """How many base pages so many bytes are."""
         return size_bytes // self.page_bytes

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from faultprobe.ledger import causes
+from faultprobe.launch import argument_pages
+from faultprobe.ledger import causes, elf
 from faultprobe.ledger.schema import FaultLine
 from faultprobe.selftest.machine import Machine
-from faultprobe.selftest.observed import Counts, Judgement, Observed, Region
+from faultprobe.selftest.observed import ENVIRONMENT, Counts, Judgement, Observed, Region
 
 MAPPING = (causes.FILE_MAP, causes.FILE_READ, causes.SHARED)
 FOLIO_BYTES = 64 << 10
@@ -21,7 +22,9 @@ FOLIO_BYTES = 64 << 10
 BATCH = 31
 
 PLACE = "the region begins inside a fault-around window"
-LEFT_OUT = "a page was locked at that moment and left out of its window"
+TEXT_PLACE = "where the text lies decides how many windows of file pages are mapped"
+STACK_PLACE = "where the stack begins in its page decides how many pages of it are touched"
+LEFT_OUT = "a page was locked in the kernel and left out of its window"
 IN_A_BATCH = "a page was still in another processor's batch, so it was copied and not reused"
 RACE = "another thread had brought the page in the meantime"
 SPLIT = "the huge zero page is split at the first write (before Linux 6.13)"
@@ -52,6 +55,40 @@ def every_page_zero_filled(observed: Observed, expected: Counts, machine: Machin
     """One zero-fill for each page of the region, whatever it spans."""
     pages = sum(machine.pages(end - start) for start, end in observed.regions)
     return exactly(observed, Counts({causes.ZERO_FILL: pages}, {}), machine)
+
+
+def start_up(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
+    """The stages add up, a static program has no loader, exec made the pages of arguments.
+
+    What is counted is what address randomization cannot move: all but file pages, which come in windows,
+    and the main stack, which begins anywhere in its page. Whoever runs a program again compares it.
+    """
+    ledger, stack_pages = observed.ledger, []
+    steady: Counter[str] = Counter()
+    residues = set()
+    for fault in ledger["faults"] or []:
+        if fault["kind"] == "main stack":
+            stack_pages.append(observed.page(fault))
+            residues.add(STACK_PLACE)
+        elif fault["cause"] in MAPPING:
+            residues.add(TEXT_PLACE)
+        else:
+            steady[fault["cause"]] += 1
+    judged = Judgement(Counts(dict(steady), {}), observed.imbalance, sorted(residues))
+    bill, totals = ledger["start_up"], ledger["totals"]
+    parts = bill["exec"] + bill["exec_untrapped"] + bill["loader"] + (bill["libc"] or 0) + bill["program"]
+    if parts != totals["rise_minor"] + totals["rise_major"]:
+        judged.wrong.append(f"the stages add up to {parts}: {bill}")
+    parsed = elf.read(ledger["path"])
+    if parsed is not None and bool(parsed.interpreter) != (bill["loader"] > 0):
+        judged.wrong.append(f"{bill['loader']} faults of a loader, which is {parsed.interpreter}")
+    settings = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    arguments = argument_pages([each.encode() for each in (ledger["path"], *settings, *ledger["argv"])])
+    if bill["exec_untrapped"] != arguments:
+        judged.wrong.append(f"{bill['exec_untrapped']} pages of arguments, which fill {arguments}")
+    if sorted(stack_pages) != list(range(min(stack_pages), min(stack_pages) + len(stack_pages))):
+        judged.wrong.append("the pages of the stack are not each touched once, one below the other")
+    return judged
 
 
 def threads(observed: Observed, expected: Counts, machine: Machine) -> Judgement:

@@ -12,7 +12,8 @@ from faultprobe.facts import libc_facts
 from faultprobe.selftest import refusals
 from faultprobe.selftest.cases import Case
 from faultprobe.selftest.machine import Machine, setting
-from faultprobe.selftest.observed import Judgement, observe
+from faultprobe.selftest.observed import Counts, Judgement, observe
+from faultprobe.selftest.rules import start_up
 from faultprobe.selftest.schema import SCHEMA_VERSION, CaseLine, NotRun, Outcome, SelfTest
 from faultprobe.version import __version__
 
@@ -27,6 +28,7 @@ class Bench:
         self.machine = machine
         self.folder = folder
         self._files: dict[str, str] = {}
+        self._first: dict[Path, Counts] = {}
 
     def run(self, case: Case, program: Path, no_aslr: bool) -> Judgement:
         """Runs a case once and judges it. Raises what `trace` raises."""
@@ -44,9 +46,10 @@ class Bench:
 
     def _set(self, case: Case) -> AbstractContextManager[None]:
         """The kernel setting the case needs; without root it is in force already (`Case.impossible`)."""
-        if case.setting is None or not self.machine.is_root:
+        wanted = case.setting_on(self.machine)
+        if wanted is None or not self.machine.is_root:
             return contextlib.nullcontext()
-        return setting(*case.setting)
+        return setting(*wanted)
 
     def _traced(self, case: Case, program: Path, no_aslr: bool) -> Judgement:
         arguments = [self.file(case.file)] if case.file else []
@@ -55,6 +58,10 @@ class Bench:
         with self._set(case):
             observed = observe([str(program), case.name, *arguments], no_aslr)
         judged = case.rule(observed, case.expected(self.machine), self.machine)
+        if case.rule is start_up:
+            first = self._first.setdefault(program, judged.counts)
+            if judged.counts != first:
+                judged.wrong.append(f"start-up touched {judged.counts.causes}, the first time {first.causes}")
         status = observed.ledger["exit_status"]
         if status != case.exit_status:
             judged.wrong.append(f"exit status {status}, not {case.exit_status}")
