@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faultprobe import procfs
-from faultprobe.ledger import calls, causes
+from faultprobe.ledger import calls, causes, elf
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import (
     COUNTERS,
@@ -122,6 +122,8 @@ class _Walk:
         self.space_of: dict[int, int] = {journal.pid: 0}
         self.parents: dict[int, int] = {journal.pid: 0}
         self.loaders: dict[int, str] = {}
+        self.programs: dict[int, str] = {}
+        self.entered: set[int] = set()
         self.thread_stacks: set[tuple[int, int]] = set()
         self.births: dict[int, deque[Born]] = defaultdict(deque)
         self.execs: dict[int, deque[Executed]] = defaultdict(deque)
@@ -151,6 +153,7 @@ class _Walk:
             self._fault(step)
         elif isinstance(step, Reached):
             self.account.marks.append(step)
+            self.entered.add(self.space_of.get(step.pid, 0))
         elif isinstance(step, Forked):
             if step.pid != step.parent_pid:
                 self._forked(step.pid)
@@ -194,6 +197,9 @@ class _Walk:
         if born.is_copy:
             self.pages[born.space] = parent.fork(born.space)
             self.loaders[born.space] = self.loaders.get(parent.number, "")
+            self.programs[born.space] = self.programs.get(parent.number, "")
+            if parent.number in self.entered:
+                self.entered.add(born.space)
             self.thread_stacks |= {
                 (born.space, birth) for space, birth in self.thread_stacks if space == parent.number
             }
@@ -210,6 +216,7 @@ class _Walk:
         files = {each.path for each in pages.space if each.is_file}
         loader = next(iter(files - {executed.path}), "")
         self.loaders[executed.space] = loader
+        self.programs[executed.space] = executed.path
         self.account.images.append(
             Image(
                 executed.pid,
@@ -245,11 +252,22 @@ class _Walk:
         code = self.symbolizer.code_of(space, fault.instruction, fault.in_kernel)
         finding = Finding(fault, pages.number, piece, place, code)
         finding.is_growth = is_growth
-        loader = self.loaders.get(pages.number, "")
-        if place.kind in (DATA, BSS) and loader and code.object == loader and place.object != loader:
+        if self._is_relocating(pages.number, place, code):
             finding.is_relocation = True
         pages.take(finding)
         self.account.findings.append(finding)
+
+    def _is_relocating(self, space: int, place: Place, code: Code) -> bool:
+        """Whether the loader is writing addresses into an object: all it does to another object's data.
+
+        musl's loader is its libc, too: once the program is entered, the program may have asked it to write.
+        """
+        if code.object and code.object == self.programs.get(space):
+            self.entered.add(space)
+        loader = self.loaders.get(space, "")
+        if place.kind not in (DATA, BSS) or not loader or code.object != loader or place.object == loader:
+            return False
+        return space not in self.entered or not _is_libc(loader)
 
     def _call(self, call: Call) -> None:
         self.calls.append(call)
@@ -368,6 +386,11 @@ def _machine(journal: Journal) -> Machine:
 
 def _kernel_release() -> tuple[int, ...]:
     return tuple(int(each) for each in re.findall(r"\d+", os.uname().release)[:2])
+
+
+def _is_libc(loader: str) -> bool:
+    parsed = elf.read(loader)
+    return parsed is not None and parsed.address_of_symbol("printf") is not None
 
 
 def _applies_ns(step: Entry | Event) -> int:

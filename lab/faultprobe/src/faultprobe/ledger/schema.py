@@ -12,7 +12,10 @@ SCHEMA_VERSION = 2
 
 
 class CauseLine(TypedDict):
-    """All faults of one cause. `neighbours` are pages that came along and never faulted themselves."""
+    """All faults of one cause. `neighbours` are pages that came along and never faulted themselves.
+
+    They are those seen when pages were looked at: at least so many came.
+    """
 
     cause: str
     title: str
