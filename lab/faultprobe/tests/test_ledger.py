@@ -19,7 +19,7 @@ from conftest import Probe
 
 from faultprobe.ledger import threads
 from faultprobe.ledger.calls import THREADS_END
-from faultprobe.selftest.cases import CASES, READ_ONLY, THREADS, Case
+from faultprobe.selftest.cases import CASES, FEW, READ_ONLY, THREADS, Case
 from faultprobe.selftest.machine import Machine, this_machine
 from faultprobe.selftest.program import build
 from faultprobe.selftest.runner import Bench
@@ -126,6 +126,12 @@ def test_the_last_write_of_a_thread_is_told_though_it_has_no_record(
     found += Counter(line["call"] for line in traced.ledger["untrapped"])
     del found["execve"]
     assert dict(found) in ({"zero-fill": 1, THREADS_END: 1}, {"zero-fill": 1, "fork-copy": 1})
+
+
+def test_a_thread_ended_inside_mmap_may_have_mapped(probe: Probe, micro: Path, tmp_path: Path) -> None:
+    traced = Traced(probe, tmp_path, [str(micro), "exit-while-mapping"])
+    traced.assert_balanced()
+    assert [each["cause"] for each in traced.faults] == ["zero-fill"] * FEW
 
 
 def test_faults_are_told_by_the_thread_that_took_them(probe: Probe, micro: Path, tmp_path: Path) -> None:

@@ -266,6 +266,9 @@ class Follower:
 
     def _leaving(self, thread: Thread) -> None:
         thread.is_leaving = True
+        if self._names.get(thread.number, "") in calls.CHANGING:
+            # Ended in the middle of a call that nobody will see return: it may have done its work.
+            self._read_maps(thread, is_check=False)
         self._take_events()
         is_blind = self.journal.level == COUNTERS
         self._snapshot(

@@ -578,6 +578,29 @@ static void exit_after_fork(void)
         usleep(1000);
 }
 
+static volatile int going;
+
+/* Takes long enough to be ended in the middle. */
+static void *populate_much(void *unused)
+{
+    going = 1;
+    mmap(NULL, (size_t)256 * MIB, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    return unused;
+}
+
+static void exit_while_mapping(void)
+{
+    pthread_t id;
+
+    write_all(map(FEW * page, 0), FEW);
+    check(pthread_create(&id, NULL, populate_much, NULL) == 0, "pthread_create");
+    while (!going)
+        usleep(100);
+    usleep(5000);
+    _exit(0);
+}
+
 static void mappings(void)
 {
     char *region = mmap(NULL, MAPPINGS * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -674,6 +697,7 @@ static const struct {
     {"fork-beside-threads", fork_beside_threads, 0},
     {"exec-from-thread", exec_from_thread, 0},
     {"exit-after-fork", exit_after_fork, 0},
+    {"exit-while-mapping", exit_while_mapping, 0},
     {"mappings", mappings, 0},
     {"bad-addresses", bad_addresses, 0},
     {"segmentation-fault", segmentation_fault, 0},
