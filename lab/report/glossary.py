@@ -21,8 +21,8 @@ SENTENCES = {
     "and the pages around it in the same window come along without a fault (fault-around).",
     "file-read": "A page of a file that had to come from the disk first, or was waited for: a major fault.",
     "shared-first": "The first touch of a page of shared memory or of a shared file mapping.",
-    "shared-write": "The first write to a shared page that was mapped for reading: the kernel must know that "
-    "it changes.",
+    "shared-write": "A shared page that was there was made accessible, as for the first write: the kernel "
+    "must know that it changes.",
     "fork-copy": "After a fork parent and child share their pages; whoever writes first gets a copy.",
     "fork-reuse": "A write to a page that was shared by a fork and that nobody else uses any more: it is "
     "made writable, nothing is copied.",
@@ -30,6 +30,7 @@ SENTENCES = {
     "thp": "One fault that brought in a whole huge page (2 MiB on x86_64).",
     "thp-zero": "A read of fresh memory that was answered with the huge page of zeros.",
     "mthp": "One fault that brought in several pages at once, a large folio.",
+    "hugetlb": "One fault that brought in a huge page out of the pool set aside for those that ask.",
     "swap-in": "A page that had been moved to swap was read back: a major fault.",
     "populate-retry": "A page that a system call had mapped ahead of time was touched, and the kernel had to "
     "look at it once more.",

@@ -43,9 +43,11 @@ class Mapped:
         space.load([Mapping(START * PAGE, (START + pages) * PAGE, "rw-p", 0, path)])
         self.pages = Pages(0, space, machine(maps_whole_folios))
 
-    def fault(self, index: int, frame: int, time_ns: int = 1, tid: int = 1) -> Finding:
+    def fault(
+        self, index: int, frame: int, time_ns: int = 1, tid: int = 1, page_bytes: int = PAGE
+    ) -> Finding:
         address = (START + index) * PAGE
-        fault = Fault(time_ns, 1, tid, 0, address, False, False, frame * PAGE)
+        fault = Fault(time_ns, 1, tid, 0, address, False, False, frame * PAGE, page_bytes)
         place = Place(TEXT if self.is_file else ANONYMOUS, "")
         finding = Finding(fault, 0, self.pages.space.find(address), place, Code("", ""))
         self.pages.take(finding)
@@ -195,3 +197,13 @@ def test_a_child_has_what_fork_copied_not_what_its_parent_wrote_meanwhile() -> N
     mapped.pages = mapped.pages.fork(1)
     assert mapped.look({9: FRAME}, pagemap.PRESENT, is_still=True) == 0
     assert mapped.fault(9, FRAME + 2, time_ns=3).cause == causes.ZERO_COPY
+
+
+def test_a_huge_page_of_the_pool_is_not_a_transparent_one() -> None:
+    mapped = Mapped(path="/anon_hugepage (deleted)")
+    huge_bytes = CHUNK_PAGES * PAGE
+    first = mapped.fault(0, FRAME + 8, page_bytes=huge_bytes)
+    assert (first.cause, 1 << first.order) == (causes.HUGETLB, CHUNK_PAGES)
+    assert mapped.look({at: FRAME + 8 + at for at in range(64)}, OWN_PAGE) == 0
+    mapped.pages.fork(1)
+    assert mapped.fault(3, FRAME + 0x800, time_ns=3, page_bytes=huge_bytes).cause == causes.FORK_COPY

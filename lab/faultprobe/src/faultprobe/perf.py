@@ -79,6 +79,7 @@ def best_detail() -> int:
     """
     modes = [procfs.read_choice(f"{HUGE_PAGES}/{name}") or "never" for name in ("enabled", "shmem_enabled")]
     has_huge = any(mode not in ("never", "deny") for mode in modes)
+    has_huge = has_huge or bool(procfs.read_int("/proc/sys/vm/nr_hugepages"))
     return next(
         (each for each in ((FRAMES_AND_SIZES, FRAMES) if has_huge else (FRAMES,)) if _detail_works(each)),
         NO_DETAIL,

@@ -18,6 +18,7 @@ STACK_GROWTH = "stack-growth"
 THP = "thp"
 THP_ZERO = "thp-zero"
 MTHP = "mthp"
+HUGETLB = "hugetlb"
 SWAP_IN = "swap-in"
 POPULATED_AGAIN = "populate-retry"
 KERNEL_PAGE = "kernel-page"
@@ -47,6 +48,7 @@ TITLES = {
     THP: "transparent huge page",
     THP_ZERO: "huge zero page on read",
     MTHP: "large folio (mTHP)",
+    HUGETLB: "huge page of the pool (hugetlb)",
     SWAP_IN: "swap-in (major)",
     POPULATED_AGAIN: "touched again after populate",
     KERNEL_PAGE: "page of the kernel's (vdso, vvar)",

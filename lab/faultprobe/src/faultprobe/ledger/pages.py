@@ -143,6 +143,10 @@ class Pages:
             finding.cause = causes.FILE_FIRST
             finding.order = order_of(fault)
             return State(UNSURE, frame, self.forks, finding)
+        if piece.is_hugetlb:
+            # Read or written: there is no huge page of zeros for these.
+            finding.cause, finding.order = causes.HUGETLB, order_of(fault)
+            return State(ANONYMOUS, frame, self.forks)
         if finding.is_growth:
             finding.cause = causes.STACK_GROWTH
             return State(ANONYMOUS, frame, self.forks)

@@ -43,7 +43,12 @@ class Piece:
     @property
     def is_file(self) -> bool:
         """Whether a file is mapped, not anonymous memory or something of the kernel's."""
-        return self.path.startswith("/") and not self.is_shared_memory
+        return self.path.startswith("/") and not self.is_shared_memory and not self.is_hugetlb
+
+    @property
+    def is_hugetlb(self) -> bool:
+        """Whether it is anonymous memory out of the pool of huge pages (MAP_HUGETLB)."""
+        return self.path.startswith("/anon_hugepage")
 
     @property
     def is_shared_memory(self) -> bool:

@@ -121,6 +121,8 @@ def mmap_arguments(tid: int, address: int) -> tuple[int, ...]:
 def path_of(thread: Thread) -> str:
     """The file an mmap maps, as /proc/PID/maps would tell it; empty for anonymous memory."""
     flags, descriptor = thread.args[3], thread.args[4]
+    if flags & calls.MAP_ANONYMOUS and flags & calls.MAP_HUGETLB:
+        return "/anon_hugepage (deleted)"
     if flags & calls.MAP_ANONYMOUS:
         return "/dev/zero (deleted)" if flags & calls.MAP_SHARED else ""
     try:
