@@ -22,6 +22,14 @@ _MEANINGS = {
 """What the places are in the malloc step of the demonstration, whose first output falls into it."""
 
 
+def heading(comparison: Comparison) -> str:
+    """What can be claimed of these accounts as a whole."""
+    if any(each.residual for row in comparison.accounts for each in row.accounts if each):
+        return "Not every fault has a cause"
+    unknown = list(causes.unknown(comparison.runs))
+    return "The causes of the faults" if unknown else "Every fault has a cause"
+
+
 def step(phase: str) -> str:
     """A phase as the heading of its account: the first is everything before the program's first reading."""
     return "until its first reading" if phase == causes.INITIAL else phase

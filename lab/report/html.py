@@ -110,6 +110,7 @@ def render(comparison: Comparison, result: Result) -> str:
         chart=_chart(comparison, labels),
         again=any(cell.observed for row in comparison.rows if row.phase == rules.AGAIN for cell in row.cells),
         unknown=list(causes.unknown(comparison.runs)),
+        causes_heading=accounts.heading(comparison),
         alike=accounts.alike(comparison.accounts),
         accounts=ledgers.shown(comparison),
         residual=any(each.residual for row in comparison.accounts for each in row.accounts if each),

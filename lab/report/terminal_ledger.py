@@ -22,7 +22,7 @@ def render(comparison: Comparison, console: Console) -> None:
     missing = list(causes.unknown(comparison.runs))
     if comparison.accounts:
         console.print()
-        console.print(Text("Every fault has a cause", style="bold"))
+        console.print(Text(accounts.heading(comparison), style="bold"))
         _causes(comparison, console)
     if missing:
         console.print()
