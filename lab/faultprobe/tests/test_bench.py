@@ -12,7 +12,7 @@ from conftest import Probe
 from faultprobe import _native, bench, benchtext, benchtools
 from faultprobe.bench import Bench, Way
 
-SMALL = ("bench", "--rounds", "1", "--pages", "64", "--blocks", "1")
+SMALL = ("bench", "--rounds", "1", "--pages", "16", "--blocks", "1")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_tool_delivers_each_fault_of_the_loops(made: Bench) -> None:
     unrecorded, *ours = made["whole_runs"]
     assert unrecorded["records"] is None
     for each in ours:
-        assert each["faults"] == bench.BATCHES * (64 + 8)
+        assert each["faults"] == bench.BATCHES * (16 + 2)
         assert (each["records"] or 0) >= each["faults"]
 
 

@@ -38,8 +38,8 @@ SCHEMA_VERSION = 1
 GOAL = 1.5
 """At most so many times the unrecorded loop."""
 
-BATCHES = 8
-"""Batches in a row, before the next way's turn."""
+BATCHES = 32
+"""Batches in a row, before the next way's turn. Many and short: some run without being interrupted."""
 
 
 class Spread(TypedDict):

@@ -303,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
     )
     bench = command("bench", bench_command, "What it costs to record a fault, in each way, and with perf(1).")
     bench.add_argument("--rounds", type=positive, default=7, metavar="N", help="turns of each way (7)")
-    bench.add_argument("--pages", type=positive, default=1024, metavar="N", help="pages in one batch (1024)")
+    bench.add_argument("--pages", type=positive, default=256, metavar="N", help="pages in one batch (256)")
     bench.add_argument(
         "--blocks", type=positive, default=10, metavar="N", help="empty blocks, with and without ASLR (10)"
     )
