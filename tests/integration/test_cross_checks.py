@@ -263,7 +263,8 @@ class OneRun:
 @pytest.fixture(scope="session")
 def one_run(guest: Guest) -> OneRun:
     recorded, written = f"{guest.folder}/perf.data", f"{guest.folder}/ledger.json"
-    perf = [*guest.tool("perf"), "record", "-B", "-o", recorded, "-k", "CLOCK_MONOTONIC"]
+    # Rings of 4 MiB: all records fit even if perf does not come to empty them. The clock is the ledger's.
+    perf = [*guest.tool("perf"), "record", "-B", "-m", "1024", "-o", recorded, "-k", "CLOCK_MONOTONIC"]
     perf += ["-e", "minor-faults,major-faults", "-c", "1", "-d", "--"]
     probe = ["/usr/bin/python3", "-m", "faultprobe", "trace", "--faults", "--json", written, "--"]
     timed = [*guest.tool("time"), "-v", "/usr/bin/python3", "-c", BUSY]
