@@ -6,6 +6,7 @@ import errno
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -173,6 +174,22 @@ def test_a_refusal_is_told_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(measure, "HELPER", "raise SystemExit(1)")
     with pytest.raises(measure.MeasureRefused, match="ended before it was ready"), measure.measure():
         pass
+
+
+KILLED_IN_A_PHASE = """
+import os, signal
+from faultprobe import measure
+with measure.measure() as measured:
+    print(measured._helper, flush=True)
+    signal.raise_signal(signal.SIGKILL)
+"""
+
+
+def test_a_process_killed_in_a_phase_leaves_no_helper_and_no_complaint() -> None:
+    # The end of its output is that of the helper, too: both have the pipe.
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_A_PHASE], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, b"")
+    assert not Path(f"/proc/{int(done.stdout)}/exe").exists()
 
 
 def test_a_run_has_the_ledger_of_each_phase(run_document: Callable[..., Any]) -> None:

@@ -93,7 +93,11 @@ def observe(pid: int, requests: int, answers: int) -> None:
         observer.begin()
         _say(answers, {"ready": True})
         observer.follow(lambda: bool(select.select([requests], [], [], 0)[0]))
-        request = _request(os.read(requests, 1 << 20))
+        asked = os.read(requests, 1 << 20)
+        if not asked:
+            # The process has ended in the middle, or does not want to know: the kernel lets it go.
+            return
+        request = _request(asked)
         observer.stop()
         # While nothing runs: a fault between the two would look like a lost one.
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
@@ -138,6 +142,9 @@ def main() -> None:
     pid, requests, answers = (int(each) for each in sys.argv[1:4])
     try:
         observe(pid, requests, answers)
+    except BrokenPipeError:
+        # Nobody is left to be told.
+        return
     except OSError as error:
         hint = getattr(error, "hint", "")
         _say(answers, {"refused": str(error), "hint": hint})
