@@ -13,8 +13,8 @@ from lab.remote import Remote
 from lab.session import Ready
 from lab.steps import step
 
-ROUNDS = 3
-"""Turns of each way; one takes about 20 s in an emulated guest."""
+ROUNDS = 2
+"""Turns of each way; one takes half a minute to two in an emulated guest."""
 
 TIMEOUT = 900.0
 """Seconds the benchmark may take."""
