@@ -139,8 +139,8 @@ def findings(run: GuestRun) -> Iterator[str]:
                 yield f"{name}: {Build.IN_PROCESS}: {reason}"
     for program, traces in run.traces.items():
         for how, trace in (("", traces.direct), (" under a shell", traces.by_shell)):
-            # A recording that was allowed less says so as its first reason: that is known, not a finding.
-            reasons = trace.verdict.reasons[1:] if trace.level != "full" else trace.verdict.reasons
+            # A recording that was allowed less says so: that is told by unknown() and is not a finding.
+            reasons = [each for each in trace.verdict.reasons if not each.startswith(ALLOWED_LESS)]
             balanced = trace.verdict.balanced or trace.level != "full"
             for reason in (*_doubts(balanced, reasons, trace.unexplained_pages), *_whole(trace)):
                 yield f"{name}: {program}{how}: {reason}"
@@ -166,8 +166,12 @@ def unknown(runs: Sequence[GuestRun]) -> Iterator[str]:
                 yield f"{name}: {build}: no cause is known for these counts: the run was made without a trace"
             elif traces is not None and traces.direct.level != "full":
                 lost = "what system calls touched" if traces.direct.level == "user mode" else "every cause"
-                yield f"{name}: {build}: not known: {lost}. {'; '.join(traces.direct.verdict.reasons[:1])}"
+                reasons = [each for each in traces.direct.verdict.reasons if each.startswith(ALLOWED_LESS)]
+                yield f"{name}: {build}: not known: {lost}. {'; '.join(reasons)}"
 
+
+ALLOWED_LESS = ("faults in kernel mode could not be recorded", "no fault could be recorded")
+"""How faultprobe's verdict begins to say which permission was missing; the setting follows."""
 
 _Key = tuple[Build, int, str]
 _PHASES = (INITIAL, *rules.PHASES)

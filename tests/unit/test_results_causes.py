@@ -16,7 +16,8 @@ from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine, PhaseLedger
 from lab.results.rules import Build
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+ROOT = Path(__file__).parent.parent.parent
+GOLDEN = ROOT / "tests" / "golden"
 GLIBC = document.read_run(GOLDEN / "lazy-malloc" / "runs" / "glibc-2.41-x86_64.json")
 MUSL = document.read_run(GOLDEN / "lazy-malloc" / "runs" / "musl-1.2.5-x86_64.json")
 OLD = document.read_run(GOLDEN / "without-ledgers" / "runs" / "musl-1.2.5-x86_64.json")
@@ -232,21 +233,34 @@ def test_a_refused_ledger_is_said_with_the_setting_and_is_no_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "lost", "phases_told"),
-    [("user mode", "what system calls touched", True), ("counters", "every cause", False)],
+    ("level", "lost", "said", "phases_told"),
+    [
+        ("user mode", "what system calls touched", "faults in kernel mode could not be recorded", True),
+        ("counters", "every cause", "no fault could be recorded, only counted", False),
+    ],
 )
 def test_a_recording_that_was_allowed_less_says_what_is_lost(
-    level: str, lost: str, phases_told: bool
+    level: str, lost: str, said: str, phases_told: bool
 ) -> None:
+    reason = f"{said}: {REFUSAL}"
     verdict = msgspec.structs.replace(
-        GLIBC.traces["pagefault-demo"].direct.verdict, balanced=False, complete=False, reasons=(REFUSAL,)
+        GLIBC.traces["pagefault-demo"].direct.verdict, balanced=False, complete=False, reasons=(reason,)
     )
     less = with_direct(GLIBC, level=level, verdict=verdict)
-    assert list(causes.unknown([less])) == [
-        f"glibc-2.41-x86_64: pagefault-demo: not known: {lost}. {REFUSAL}"
-    ]
+    assert list(causes.unknown([less])) == [f"glibc-2.41-x86_64: pagefault-demo: not known: {lost}. {reason}"]
     assert list(causes.findings(less)) == []
     assert (Build.DYNAMIC in {each.build for each in causes.rows([less])}) == phases_told
+    # What else is wrong with it stays a finding.
+    lost_records = msgspec.structs.replace(verdict, reasons=("2 records were lost", reason))
+    assert list(causes.findings(with_direct(GLIBC, level=level, verdict=lost_records))) == [
+        "glibc-2.41-x86_64: pagefault-demo: the ledger does not balance: 2 records were lost"
+    ]
+
+
+def test_faultprobe_says_with_these_words_that_it_was_allowed_less() -> None:
+    source = ROOT / "lab" / "faultprobe" / "src" / "faultprobe" / "ledger" / "document.py"
+    text = source.read_text()
+    assert [said in text for said in causes.ALLOWED_LESS] == [True, True]
 
 
 def test_runs_without_ledgers_still_compare() -> None:
