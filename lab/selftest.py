@@ -28,14 +28,16 @@ TIMEOUT = 3600.0
 _AS_KNOWN, _NOT_AS_KNOWN = 0, 1
 
 
-def run_round(remote: Remote, repeat: int, options: Sequence[str] = ()) -> SelfTest:
+def run_round(
+    remote: Remote, repeat: int, *, programs: Sequence[str] = PROGRAMS, options: Sequence[str] = ()
+) -> SelfTest:
     """Run the self-test once in a guest, each case so many times in each combination.
 
     Raises CommandFailed when it could not be run, BadDocument; what is not as known in advance is in the
     document.
     """
     command = ["python3", "-m", "faultprobe", "selftest", "--json", "-", "--repeat", str(repeat), *options]
-    for program in PROGRAMS:
+    for program in programs:
         command += ["--program", program]
     done = remote.execute(command, timeout=TIMEOUT)
     if done.status not in (_AS_KNOWN, _NOT_AS_KNOWN):
