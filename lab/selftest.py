@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -50,7 +52,7 @@ def run_round(
 def run_everywhere(ready: Sequence[Ready], repeat: int, result: Result) -> dict[str, SelfTest]:
     """Run every case at least ``repeat`` times in each guest, all guests side by side.
 
-    Done in rounds: after each one what was found so far is in the result's folder.
+    Done piece by piece: after each one what was found so far is in the result's folder.
     """
     rounds = -(-repeat // COMBINATIONS)
 
@@ -58,9 +60,11 @@ def run_everywhere(ready: Sequence[Ready], repeat: int, result: Result) -> dict[
         name = each.guest.name
         found: list[SelfTest] = []
         with step(f"Self-test of {name}, {rounds * COMBINATIONS} runs of each case"), each.remote() as remote:
-            for number in range(rounds):
-                with step(f"{name}: round {number + 1} of {rounds}"):
-                    found = [selftest.merge([*found, run_round(remote, 1)])]
+            for number, program, aslr in itertools.product(range(rounds), PROGRAMS, ("on", "off")):
+                told = f"{name}, round {number + 1} of {rounds}: {Path(program).name}, ASLR {aslr}"
+                with step(told):
+                    new = run_round(remote, 1, programs=[program], options=["--aslr", aslr])
+                found = [selftest.merge([*found, new])]
                 result.write(f"selftest-{name}.json", msgspec.json.encode(found[0]))
         return found[0]
 

@@ -210,11 +210,10 @@ def selftest_command(arguments: argparse.Namespace) -> int:
     from faultprobe.selftest import command, words
 
     try:
-        made = command.run(
-            arguments.program, arguments.case, arguments.repeat, arguments.aslr or ["on", "off"]
-        )
+        cases = command.selected(arguments.case, arguments.skip)
     except command.UnknownCase as error:
         return fail(error, EXIT_BAD_ARGUMENTS)
+    made = command.run(arguments.program, cases, arguments.repeat, arguments.aslr or ["on", "off"])
     say(made, arguments, lambda: words.report(made))
     if not made["cases"]:
         return EXIT_REFUSED
@@ -317,6 +316,9 @@ def parser() -> argparse.ArgumentParser:
     )
     selftest.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="runs of each case and program (1)"
+    )
+    selftest.add_argument(
+        "--skip", action="append", default=[], metavar="NAME", help="all but this case; may be repeated"
     )
     choice = selftest.add_mutually_exclusive_group()
     choice.add_argument(

@@ -18,12 +18,11 @@ class UnknownCase(ValueError):
     """There is no case of that name."""
 
 
-def run(given: Sequence[str], names: Sequence[str], repeat: int, aslr: Sequence[str]) -> SelfTest:
-    """Runs the named cases (all when none is named) with the given programs, or with ones compiled here.
+def run(given: Sequence[str], cases: Sequence[Case], repeat: int, aslr: Sequence[str]) -> SelfTest:
+    """Runs cases with the given programs, or with ones compiled here.
 
-    `aslr` holds "on", "off" or both. Raises UnknownCase, NoCompiler, and OSError when nothing can be traced.
+    `aslr` holds "on", "off" or both. Raises NoCompiler, and OSError when nothing can be traced.
     """
-    cases = selected(names)
     with TemporaryDirectory(prefix="faultprobe-selftest-") as name:
         folder = Path(name)
         # Open to the user as whom the cases without permission run, too.
@@ -35,13 +34,14 @@ def run(given: Sequence[str], names: Sequence[str], repeat: int, aslr: Sequence[
     return made
 
 
-def selected(names: Sequence[str]) -> list[Case]:
-    """The cases of those names, all when there are none. Raises UnknownCase."""
+def selected(names: Sequence[str], skipped: Sequence[str] = ()) -> list[Case]:
+    """The cases of those names, all when there are none, but for the skipped ones. Raises UnknownCase."""
     by_name = {case.name: case for case in CASES}
-    for name in names:
+    for name in (*names, *skipped):
         if name not in by_name:
             raise UnknownCase(f"there is no case {name!r}; known: {', '.join(by_name)}")
-    return [by_name[name] for name in names] or list(CASES)
+    wanted = [by_name[name] for name in names] or CASES
+    return [case for case in wanted if case.name not in skipped]
 
 
 def _progress(text: str) -> None:
