@@ -42,7 +42,8 @@ def run_round(
     for program in programs:
         command += ["--program", program]
     done = remote.execute(command, timeout=TIMEOUT)
-    if done.status not in (_AS_KNOWN, _NOT_AS_KNOWN):
+    # An exit of 1 without a document is Python's, for an exception.
+    if done.status not in (_AS_KNOWN, _NOT_AS_KNOWN) or not done.stdout:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         what = f"{shlex.join(command)!r} ended with status {done.status}"
         raise CommandFailed(what, where=remote.name, hint=last)

@@ -21,6 +21,8 @@ FEW, THREADS, FORKS, FORKS_BESIDE, EXECS, MAPPINGS = 10, 4, 20, 20, 5, 10_000
 READ_ONLY, WRITTEN = "read", "written"
 # Its path depends on the machine.
 HUGE_SETTING = "huge pages"
+# Off by default below 512 MiB of memory (hugepage_init in mm/huge_memory.c).
+HUGE_ZERO = f"{HUGE_PAGES}/use_zero_page"
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
 
@@ -41,7 +43,7 @@ class Case:
 
     `causes` are the faults in the region that the program names, `untrapped` what the kernel took without a
     trap, by system call (exec's own left out). `file`: it maps a cached file, which it may write to.
-    `setting` is a kernel setting that has to have a value meanwhile.
+    `settings` are kernel settings that have to have a value meanwhile.
     """
 
     name: str
@@ -50,7 +52,7 @@ class Case:
     untrapped: Mapping[str, Count] = field(default_factory=dict)
     rule: Rule = rules.exactly
     file: str = ""
-    setting: tuple[str, str] | None = None
+    settings: tuple[tuple[str, str], ...] = ()
     exit_status: int = 0
     since: tuple[int, int] = (0, 0)
 
@@ -59,14 +61,13 @@ class Case:
     @property
     def wants_huge(self) -> bool:
         """Whether the program is told the size of a huge page."""
-        return self.setting is not None and self.setting[0] != PARANOID
+        return any(path != PARANOID for path, _ in self.settings)
 
-    def setting_on(self, machine: Machine) -> tuple[str, str] | None:
-        """The setting's file and the value that it must have."""
-        if self.setting is None:
-            return None
-        path, value = self.setting
-        return (machine.huge_setting if path == HUGE_SETTING else path), value
+    def settings_on(self, machine: Machine) -> list[tuple[str, str]]:
+        """The settings' files and the values that they must have."""
+        return [
+            (machine.huge_setting if path == HUGE_SETTING else path, value) for path, value in self.settings
+        ]
 
     def expected(self, machine: Machine) -> Counts:
         """The counts on a machine."""
@@ -80,11 +81,12 @@ class Case:
             return f"a huge page has {machine.huge_bytes >> 20} MiB here (0: the kernel has none)"
         if self.needs_root and not machine.is_root:
             return "only root can set it up"
-        wanted = self.setting_on(machine)
-        if wanted and not machine.is_root and procfs.read_choice(wanted[0]) != wanted[1]:
-            return f"only root can set {wanted[0]} to {wanted[1]} for it"
-        if wanted and procfs.read_choice(wanted[0]) is None:
-            return f"this kernel has no {wanted[0]}"
+        for path, value in self.settings_on(machine):
+            found = procfs.read_choice(path)
+            if found is None:
+                return f"this kernel has no {path}"
+            if found != value and not machine.is_root:
+                return f"only root can set {path} to {value} for it"
         return None
 
 
@@ -124,11 +126,12 @@ CASES = (
     Case("shared-file-write", "writes to a cached shared file", {causes.SHARED: MIB}, file=WRITTEN),
     Case("shared-memory-write", "writes to shared anonymous memory", {causes.SHARED: MIB}),
     Case("huge-write", "writes to two huge pages (MADV_HUGEPAGE)", {causes.THP: 2}, rule=rules.huge,
-         setting=(HUGE_SETTING, "madvise")),
+         settings=((HUGE_SETTING, "madvise"),)),
     Case("huge-read-then-write", "reads two huge pages, then writes to them", {causes.THP_ZERO: 2},
-         rule=rules.huge, setting=(HUGE_SETTING, "madvise")),
+         rule=rules.huge,
+         settings=((HUGE_SETTING, "madvise"), (HUGE_ZERO, "1"))),
     Case("large-folios", "writes to 1 MiB with mTHP of 64 KiB", rule=rules.large_folios,
-         setting=(f"{HUGE_PAGES}/hugepages-64kB/enabled", "madvise"), since=(6, 8)),
+         settings=((f"{HUGE_PAGES}/hugepages-64kB/enabled", "madvise"),), since=(6, 8)),
     Case("stack-growth", "writes to 1 MiB of stack, downwards", rule=rules.stack),
     Case("empty-and-again", "writes, MADV_DONTNEED, writes again", {causes.ZERO_FILL: Pages(2 << 20)}),
     Case("move", "writes, then mremap to twice the size, writes all", {causes.ZERO_FILL: MIB}),
@@ -159,7 +162,7 @@ CASES = (
     Case("ring-too-small", "rings of one page for four threads: lost records, never balanced"),
     Case("set-user-id", "a program that becomes another user: refused", needs_root=True),
     Case("perf-user-mode", "an ordinary user, perf_event_paranoid 2: told as incomplete",
-         setting=(PARANOID, "2")),
+         settings=((PARANOID, "2"),)),
     Case("perf-forbidden", "an ordinary user, perf_event_paranoid 3: counted, nothing recorded",
-         setting=(PARANOID, "3")),
+         settings=((PARANOID, "3"),)),
 )  # fmt: skip

@@ -86,7 +86,8 @@ def start_up(observed: Observed, expected: Counts, machine: Machine) -> Judgemen
     arguments = argument_pages([each.encode() for each in (ledger["path"], *settings, *ledger["argv"])])
     if bill["exec_untrapped"] != arguments:
         judged.wrong.append(f"{bill['exec_untrapped']} pages of arguments, which fill {arguments}")
-    if sorted(stack_pages) != list(range(min(stack_pages), min(stack_pages) + len(stack_pages))):
+    lowest = min(stack_pages, default=0)
+    if sorted(stack_pages) != list(range(lowest, lowest + len(stack_pages))):
         judged.wrong.append("the pages of the stack are not each touched once, one below the other")
     return judged
 

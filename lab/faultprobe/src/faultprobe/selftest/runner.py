@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from faultprobe.facts import libc_facts
@@ -44,12 +43,13 @@ class Bench:
         for _ in range(repeat):
             yield self._traced(case, program, no_aslr)
 
-    def _set(self, case: Case) -> AbstractContextManager[None]:
-        """The kernel setting the case needs; without root it is in force already (`Case.impossible`)."""
-        wanted = case.setting_on(self.machine)
-        if wanted is None or not self.machine.is_root:
-            return contextlib.nullcontext()
-        return setting(*wanted)
+    @contextlib.contextmanager
+    def _set(self, case: Case) -> Iterator[None]:
+        """The kernel settings the case needs; without root they are in force already (`Case.impossible`)."""
+        with contextlib.ExitStack() as stack:
+            for path, value in case.settings_on(self.machine) if self.machine.is_root else ():
+                stack.enter_context(setting(path, value))
+            yield
 
     def _traced(self, case: Case, program: Path, no_aslr: bool) -> Judgement:
         arguments = [self.file(case.file)] if case.file else []
