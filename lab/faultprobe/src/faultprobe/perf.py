@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from faultprobe import _native, procfs
 from faultprobe.perfrecords import Decoder, Event, Exited, Fault, Forked, Mapped, Named, Reached
@@ -77,8 +78,10 @@ def best_detail() -> int:
     without locks (not 32-bit arm without LPAE); the sizes of pages take Linux 5.11. They cost a walk of the
     page tables for each fault, so nobody asks where there are no huge pages.
     """
-    modes = [procfs.read_choice(f"{HUGE_PAGES}/{name}") or "never" for name in ("enabled", "shmem_enabled")]
-    has_huge = any(mode not in ("never", "deny") for mode in modes)
+    # Since Linux 6.8 each size has a mode of its own beside the common one, which "inherit" refers to.
+    files = [each for name in ("enabled", "shmem_enabled") for each in Path(HUGE_PAGES).glob(f"**/{name}")]
+    modes = [procfs.read_choice(str(each)) or "never" for each in files]
+    has_huge = any(mode not in ("never", "deny", "inherit") for mode in modes)
     has_huge = has_huge or bool(procfs.read_int("/proc/sys/vm/nr_hugepages"))
     return next(
         (each for each in ((FRAMES_AND_SIZES, FRAMES) if has_huge else (FRAMES,)) if _detail_works(each)),
