@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faultprobe import procfs
-from faultprobe.ledger import calls, causes, elf
+from faultprobe.ledger import calls, causes, elf, pagemap
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import (
     COUNTERS,
@@ -381,7 +381,18 @@ def _machine(journal: Journal) -> Machine:
         window_pages=max(1, window // PAGE),
         maps_whole_folios=_kernel_release() >= (6, 18),
         zero_frames=journal.zero_frames,
+        huge_zero_frames=_huge_zero_frames(journal, pmd),
     )
+
+
+def _huge_zero_frames(journal: Journal, pmd_bytes: int) -> frozenset[int]:
+    """The first frames of the huge zero page, among those that huge faults led to."""
+    first_frames = {
+        (event.physical - event.address % pmd_bytes) // PAGE
+        for event in journal.events
+        if isinstance(event, Fault) and event.physical and event.page_bytes >= pmd_bytes
+    }
+    return frozenset(each for each in first_frames if pagemap.is_zero_page(each))
 
 
 def _kernel_release() -> tuple[int, ...]:

@@ -7,12 +7,15 @@ CAP_SYS_ADMIN; everything else is told to all who may see the process.
 from __future__ import annotations
 
 import os
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from faultprobe import _native
 
+# KPF_ZERO_PAGE in include/uapi/linux/kernel-page-flags.h.
+ZERO_PAGE_FLAG = 1 << 24
 ENTRY_BYTES = 8
 # One page of entries: what one page table maps on most machines, and a cheap single read.
 CHUNK_PAGES = 512
@@ -62,6 +65,19 @@ def zero_frames() -> frozenset[int]:
     s390x and mips have several, chosen by the address, so a few neighbours are asked.
     """
     return frozenset(frame(entry) for entry in _native.zero_page_entries()) - {0}
+
+
+def is_zero_page(number: int) -> bool:
+    """Whether a frame is the kernel's zero page, the huge one too; False when that is not ours to know."""
+    try:
+        descriptor = os.open("/proc/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        flags = os.pread(descriptor, ENTRY_BYTES, number * ENTRY_BYTES)
+    finally:
+        os.close(descriptor)
+    return bool(int.from_bytes(flags, sys.byteorder) & ZERO_PAGE_FLAG)
 
 
 def _runs(chunks: list[int]) -> Iterator[tuple[int, int]]:

@@ -45,6 +45,8 @@ class Machine(NamedTuple):
     window_pages: int
     maps_whole_folios: bool
     zero_frames: frozenset[int]
+    # First frames of the huge zero page, which has one like any other page before Linux 6.13.
+    huge_zero_frames: frozenset[int] = frozenset()
 
 
 class Pages:
@@ -154,7 +156,8 @@ class Pages:
             finding.cause = causes.ANONYMOUS_FIRST
             return State(UNSURE, 0, self.forks, finding)
         finding.order = order_of(fault)
-        if frame == 0:
+        page = fault.address // PAGE
+        if frame == 0 or frame - page % self.machine.pmd_pages in self.machine.huge_zero_frames:
             finding.cause = causes.THP_ZERO if finding.order else causes.ZERO_PAGE
             return State(ZERO, 0, self.forks)
         finding.cause = causes.ZERO_FILL
