@@ -107,6 +107,7 @@ def trace(
         follower.follow()
         assert follower.exit_status is not None
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
+        journal.misdated = recorder.misdated
         journal.ring_bytes = recorder.ring_bytes
     return Trace(journal, account_of(journal), os.waitstatus_to_exitcode(follower.exit_status))
 

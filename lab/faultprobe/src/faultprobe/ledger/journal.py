@@ -129,6 +129,7 @@ class Journal:
     events: list[Event] = field(default_factory=list)
     counted: int = 0
     lost: int = 0
+    misdated: int = 0
     ring_bytes: int = 0
     entry: int = 0
     main: int = 0

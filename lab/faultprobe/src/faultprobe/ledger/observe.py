@@ -101,6 +101,7 @@ def observe(pid: int, requests: int, answers: int) -> None:
         observer.stop()
         # While nothing runs: a fault between the two would look like a lost one.
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
+        journal.misdated = recorder.misdated
         journal.ring_bytes = recorder.ring_bytes
         observer.let_go()
     account = account_of(journal)
