@@ -72,7 +72,9 @@ def refusal(error: OSError) -> PerfRefused:
 def online_cpus() -> list[int]:
     """The processors that are running, from a list such as "0-3,8"."""
     cpus: list[int] = []
-    for part in (procfs.read("/sys/devices/system/cpu/online") or "0").split(","):
+    # Without /sys (a bare chroot) all that there are: a processor left out would hide its faults.
+    listed = procfs.read("/sys/devices/system/cpu/online") or f"0-{(os.cpu_count() or 1) - 1}"
+    for part in listed.split(","):
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
     return cpus

@@ -69,12 +69,16 @@ class StackSeen(NamedTuple):
 
 
 class MapsRead(NamedTuple):
-    """The whole of /proc/PID/maps: after a call too rare to model, or at the end (`is_check`)."""
+    """The whole of /proc/PID/maps: at first, after a call too rare to model, or at the end (`is_check`).
+
+    `program_break` is where the heap ends, 0 where that is known already.
+    """
 
     time_ns: int
     space: int
     mappings: list[Mapping]
     is_check: bool
+    program_break: int = 0
 
 
 class Ended(NamedTuple):

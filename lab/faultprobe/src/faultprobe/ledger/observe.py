@@ -7,6 +7,7 @@ the stamps of the readings. Both ends of the conversation are in this file's mes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -30,7 +31,7 @@ from faultprobe.ledger.follow import (
 )
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
-from faultprobe.ledger.threads import chunks_of_all
+from faultprobe.ledger.threads import chunks_of_all, close, program_break
 from faultprobe.perf import Recorder, best_detail
 
 
@@ -54,20 +55,22 @@ class Observer(Follower):
         """Reads what is there, with every thread stopped, and lets them go on."""
         first = next(iter(self._threads.values()))
         mappings = procfs.maps(str(first.pid))
-        self._write(MapsRead(time.monotonic_ns(), first.space.number, mappings, False))
+        first.space.program_break = program_break(first.pid, mappings)
+        self._write(
+            MapsRead(time.monotonic_ns(), first.space.number, mappings, False, first.space.program_break)
+        )
         chunks = chunks_of_all(mappings)
         entries = pagemap.read(first.pid, chunks)
         first.space.touched = {page // CHUNK_PAGES for page in entries}
         self._write(Snapshot(time.monotonic_ns(), first.space.number, frozenset(chunks), entries))
-        heap = next((each for each in mappings if each.path == "[heap]"), None)
-        first.space.program_break = heap.end if heap is not None else 0
         for tid in self._threads:
             _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
 
     def stop(self) -> None:
         """Stops every thread and takes a last look at what was touched."""
         for thread in list(self._threads.values()):
-            _interrupt(thread.tid)
+            if not _interrupt(thread.tid):
+                close(self._threads.pop(thread.tid))
         main = self._threads.get(self.journal.pid)
         if main is not None:
             self._take_events()
@@ -76,7 +79,9 @@ class Observer(Follower):
     def let_go(self) -> None:
         """Ends the following; the process goes on."""
         for tid in list(self._threads):
-            _native.ptrace_request(PTRACE_DETACH, tid, 0)
+            # Killed while it was stopped, together with its process.
+            with contextlib.suppress(ProcessLookupError):
+                _native.ptrace_request(PTRACE_DETACH, tid, 0)
 
 
 def observe(pid: int, requests: int, answers: int) -> None:
@@ -116,14 +121,22 @@ def _take_hold(pid: int) -> list[int]:
         if not new:
             return held
         for tid in new:
-            _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
-            _interrupt(tid)
-        held += new
+            try:
+                _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
+            except ProcessLookupError:
+                continue
+            if _interrupt(tid):
+                held.append(tid)
 
 
-def _interrupt(tid: int) -> None:
-    _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
-    os.waitpid(tid, WALL)
+def _interrupt(tid: int) -> bool:
+    """Stops a thread; False when it came to its end instead, as one that was just joined may."""
+    try:
+        _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
+        _, status = os.waitpid(tid, WALL)
+    except (ProcessLookupError, ChildProcessError):
+        return False
+    return os.WIFSTOPPED(status)
 
 
 def _request(data: bytes) -> Request:
