@@ -17,6 +17,7 @@ SOURCES = (
     "spawn.c",
     "perf.c",
     "follow.c",
+    "stopwatch.c",
 )
 
 native = Extension(

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from faultprobe import document, measure
+from faultprobe import document, helper, measure
+from faultprobe.helper import MeasureRefused
 from faultprobe.ledger.schema import MeasuredLedger
 
 PAGE = mmap.PAGESIZE
@@ -48,7 +49,7 @@ def write_all(block: mmap.mmap) -> None:
 
 EMPTY = """
 import json
-from faultprobe.measure import measure
+from faultprobe import measure
 
 for _ in range(3):
     with measure() as measured:
@@ -70,7 +71,7 @@ def test_an_empty_block_has_no_fault() -> None:
 
 PHASES = """
 import json, mmap, sys
-from faultprobe.measure import measure
+from faultprobe import measure
 from test_measure import MADV_POPULATE_WRITE, PAGE, memory, write_all
 
 block, other = memory(64), memory(64)
@@ -120,7 +121,7 @@ def test_other_threads_count_unless_this_one_is_asked_for() -> None:
         write_all(memory(500))
 
     for this_thread, at_least, below in ((False, 500, 600), (True, 0, 100)):
-        with measure.measure(this_thread=this_thread) as measured:
+        with measure(this_thread=this_thread) as measured:
             worker = threading.Thread(target=touch)
             worker.start()
             worker.join()
@@ -138,7 +139,7 @@ def test_a_thread_that_ran_before_is_followed_too() -> None:
 
     worker = threading.Thread(target=touch)
     worker.start()
-    with measure.measure() as measured:
+    with measure() as measured:
         begin.set()
         done.wait()
     worker.join()
@@ -147,7 +148,7 @@ def test_a_thread_that_ran_before_is_followed_too() -> None:
 
 
 def test_the_ledger_is_there_at_the_end_and_errors_pass() -> None:
-    measured = measure.measure()
+    measured = measure()
     with pytest.raises(RuntimeError, match="when the block has ended"):
         _ = measured.ledger
     with pytest.raises(ZeroDivisionError), measured:
@@ -158,21 +159,29 @@ def test_the_ledger_is_there_at_the_end_and_errors_pass() -> None:
 def test_nothing_is_left_behind() -> None:
     before = sorted(Path("/proc/self/fd").iterdir())
     for _ in range(2):
-        with measure.measure():
+        with measure():
             pass
     assert sorted(Path("/proc/self/fd").iterdir()) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_a_refusal_is_told_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    helper = 'import sys; from os import write; write(int(sys.argv[4]), b\'{"refused": "no"}\\n\')'
-    monkeypatch.setattr(measure, "HELPER", helper)
-    with pytest.raises(measure.MeasureRefused, match="no"), measure.measure():
+def test_a_refusal_is_told_with_the_counts_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = 'import sys; from os import write; write(int(sys.argv[4]), b\'{"refused": "no"}\\n\')'
+    monkeypatch.setattr(helper, "PROGRAM", program)
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with measure() as measured:
+        write_all(memory(8))
+    assert (measured.ledger_refused, measured.minor >= 8, measured.major) == ("no", True, 0)
+    with pytest.raises(MeasureRefused, match="no"):
+        _ = measured.ledger
+    monkeypatch.setattr(helper, "PROGRAM", "raise SystemExit(1)")
+    with measure() as measured:
         pass
-    monkeypatch.setattr(measure, "HELPER", "raise SystemExit(1)")
-    with pytest.raises(measure.MeasureRefused, match="ended before it was ready"), measure.measure():
-        pass
+    assert measured.ledger_refused == "the helper process ended (exit status 1) before it was ready"
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_a_run_has_the_ledger_of_each_phase(run_document: Callable[..., Any]) -> None:

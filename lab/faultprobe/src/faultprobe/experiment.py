@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from itertools import groupby
 
 from faultprobe import _native, procfs
@@ -36,25 +37,25 @@ def lazy_malloc(
 
 
 def _with_ledger(size_bytes: int, scope: str, fill_value: int) -> Experiment:
-    from faultprobe.measure import Measurement
+    from faultprobe.helper import Helper
 
-    measurement = Measurement(this_thread=scope == "thread")
     try:
-        measurement.start()
+        helper = Helper.start()
     except OSError as error:
         made = lazy_malloc(size_bytes, scope, fill_value)
         made["ledger_refused"] = str(error)
         return made
-    with measurement.observing():
+    with helper:
         raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value)
         stamped = [(*reading, stamp) for reading, stamp in zip(raw["readings"], raw["stamps"])]
         start, after_malloc, before_memset, after_memset, after_second = stamped
-        ledger = measurement.finish(
+        ledger = helper.account(
             [
                 ("malloc", start, after_malloc),
                 ("memset", before_memset, after_memset),
                 ("memset again", after_memset, after_second),
-            ]
+            ],
+            threading.get_native_id() if scope == "thread" else 0,
         )
     made = _experiment(raw, size_bytes, scope, fill_value)
     made["ledger"] = ledger

@@ -51,7 +51,8 @@ static PyMethodDef methods[] = {
 
 static int module_exec(PyObject *module)
 {
-    if (counters_add_type(module) != 0 || ring_add_type(module) != 0)
+    if (counters_add_type(module) != 0 || ring_add_type(module) != 0 ||
+        stopwatch_add_type(module) != 0)
         return -1;
     if (PyModule_AddStringConstant(module, "COMPILER", COMPILER) != 0)
         return -1;

@@ -78,6 +78,9 @@ PyObject *perf_id(PyObject *module, PyObject *args);
 PyObject *perf_redirect(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);
 
+/* stopwatch.c */
+int stopwatch_add_type(PyObject *module);
+
 /* follow.c */
 PyObject *ptrace_request(PyObject *module, PyObject *args);
 PyObject *ptrace_event_message(PyObject *module, PyObject *args);
