@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from faultprobe import maparguments
 from faultprobe.version import __version__
 
 EXIT_OK = 0
@@ -197,6 +198,16 @@ def aslr_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if report["agreed"] else EXIT_NOT_AS_PREDICTED
 
 
+def map_command(arguments: argparse.Namespace) -> int:
+    from faultprobe.memorymap import command
+
+    try:
+        command.run(arguments)
+    except ValueError as error:
+        return fail(error, EXIT_BAD_ARGUMENTS)
+    return EXIT_OK
+
+
 def fail(error: Exception, code: int) -> int:
     """One line for a person, and the exit code."""
     print(f"faultprobe: {error}", file=sys.stderr)
@@ -268,6 +279,7 @@ def parser() -> argparse.ArgumentParser:
     )
     trace.add_argument("--check", action="store_true", help="exit code 1 unless every fault is accounted for")
     trace.add_argument("--faults", action="store_true", help="a line for each single fault in the JSON")
+    maparguments.add(command("map", map_command, "The memory map of a process: the state of every page."))
     aslr = command("aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified.")
     aslr.add_argument(
         "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
@@ -291,6 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             del arguments.program[0]
         if not arguments.program:
             top.error(f"{arguments.command}: which program? Write it behind --")
+    if arguments.command == "map" and maparguments.complaint(arguments):
+        top.error(maparguments.complaint(arguments))
     try:
         function: Callable[[argparse.Namespace], int] = arguments.function
         return function(arguments)

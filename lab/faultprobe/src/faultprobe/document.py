@@ -209,6 +209,11 @@ def check(document: Any) -> None:
     _check(document, Run, "run")
 
 
+def verify(value: Any, schema: Any, place: str) -> None:
+    """Raises DocumentError unless a decoded value is what a schema of TypedDicts says; `place` names it."""
+    _check(value, schema, place)
+
+
 def _check(value: Any, expected: Any, place: str) -> None:
     origin, arguments = get_origin(expected), get_args(expected)
     if origin is Union:

@@ -46,6 +46,18 @@ static PyMethodDef methods[] = {
      "zero_page_entries() -> pagemap entries of pages only read"},
     {"stamped_reading", stamped_reading, METH_VARARGS,
      "stamped_reading(who) -> (minor, major, nanoseconds)"},
+    {"translate_runs", translate_runs, METH_VARARGS, "translate_runs(runs, table) -> runs"},
+    {"slice_runs", slice_runs, METH_VARARGS, "slice_runs(runs, first, count) -> runs"},
+    {"tally_runs", tally_runs, METH_VARARGS,
+     "tally_runs(runs, marks, pages_per_cell) -> pages of each mark, cell by cell"},
+    {"compare_runs", compare_runs, METH_VARARGS,
+     "compare_runs(one, other) -> [(first page, pages, before, after)]"},
+    {"probe_scan", probe_scan, METH_VARARGS, "probe_scan(pagemap) -> categories, 0: not supported"},
+    {"scan_pages", scan_pages, METH_VARARGS, "scan_pages(pagemap, start, end, categories) -> runs"},
+    {"read_pages", read_pages, METH_VARARGS,
+     "read_pages(pagemap, start, end, zero_frames, huge_zero_frame, huge_pages, sees_frames, "
+     "is_anonymous) -> runs"},
+    {"huge_zero_frame", huge_zero_frame, METH_VARARGS, "huge_zero_frame(huge_bytes) -> frame or 0"},
     {NULL, NULL, 0, NULL},
 };
 

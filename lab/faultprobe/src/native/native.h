@@ -91,4 +91,16 @@ PyObject *system_calls(PyObject *module, PyObject *unused);
 PyObject *zero_page_entries(PyObject *module, PyObject *unused);
 PyObject *stamped_reading(PyObject *module, PyObject *args);
 
+/* runs.c */
+PyObject *translate_runs(PyObject *module, PyObject *args);
+PyObject *slice_runs(PyObject *module, PyObject *args);
+PyObject *tally_runs(PyObject *module, PyObject *args);
+PyObject *compare_runs(PyObject *module, PyObject *args);
+
+/* scan.c */
+PyObject *probe_scan(PyObject *module, PyObject *args);
+PyObject *scan_pages(PyObject *module, PyObject *args);
+PyObject *read_pages(PyObject *module, PyObject *args);
+PyObject *huge_zero_frame(PyObject *module, PyObject *args);
+
 #endif
