@@ -75,6 +75,11 @@ class Measurement:
         return self._is_open
 
     @property
+    def has_counts(self) -> bool:
+        """Whether the block has begun, and was not left by another thread than the one that counts."""
+        return self._is_open or len(self._watch.readings()) > 1
+
+    @property
     def has_ledger(self) -> bool:
         """Whether the account of the block is there."""
         return self._ledger is not None
@@ -178,7 +183,7 @@ class Measurement:
         return measurementwords.text(self)
 
     def __repr__(self) -> str:
-        if not self._is_open and len(self._watch.readings()) < 2:
+        if not self.has_counts:
             return f"<Measurement {self.name!r}, nothing counted>"
         return f"<Measurement {self.name!r}: {self.minor} minor, {self.major} major>"
 
