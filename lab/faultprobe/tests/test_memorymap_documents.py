@@ -104,18 +104,27 @@ def test_maps_of_different_page_sizes_are_refused() -> None:
 
 
 def fault(page: int, time_ns: int, cause: str, **more: Any) -> FaultLine:
-    return {
+    line: Any = {
         "time_ns": time_ns, "pid": 1, "tid": 1, "stage": "program", "address": BASE + page * PAGE + 8,
         "instruction": 0, "is_major": False, "in_kernel": False, "cause": cause, "order": 0, "neighbours": 0,
         "kind": "anonymous mmap", "object": "-", "code_object": "prog", "symbol": "main", **more,
     }  # fmt: skip
+    told: FaultLine = line
+    return told
 
 
 def linked(before: MemoryMap, after: MemoryMap, *faults: FaultLine) -> list[tuple[Any, ...]]:
     return [
-        ((each.change.start - BASE) // PAGE, each.change.pages, each.cause, each.faults, each.first_ns, each.last_ns)
+        (
+            (each.change.start - BASE) // PAGE,
+            each.change.pages,
+            each.cause,
+            each.faults,
+            each.first_ns,
+            each.last_ns,
+        )
         for each in before.difference(after).link(faults)
-    ]  # fmt: skip
+    ]
 
 
 BEFORE, AFTER = a_map(mapping(0, "64."), time_ns=100), a_map(mapping(0, "40a24."), time_ns=200)
@@ -267,8 +276,16 @@ def test_no_line_is_longer_than_80_columns_or_holds_control_characters() -> None
 
 @pytest.mark.parametrize(
     ("bytes_", "expected"),
-    [(4096, "4K"), (1 << 20, "1024K"), (10 << 20, "10.0M"), (1023 << 20, "1.0G"), (64 << 30, "64.0G"), (1, "1B"), (1 << 56, "64.0P")],
-)  # fmt: skip
+    [
+        (1, "1B"),
+        (4096, "4K"),
+        (1 << 20, "1024K"),
+        (10 << 20, "10.0M"),
+        (1023 << 20, "1.0G"),
+        (64 << 30, "64.0G"),
+        (1 << 56, "64.0P"),
+    ],
+)
 def test_lengths(bytes_: int, expected: str) -> None:
     assert text.size(bytes_) == expected
 

@@ -87,9 +87,10 @@ def test_a_text_that_is_no_runs_is_refused(wrong: bytes) -> None:
 # The kernel's texts
 
 NAMES = (
-    b"", b"[heap]", b"[stack]", b"[vvar]", b"[anon:a name]", b"/plain", b"/with space  and two", b"/tab\there",
-    b"/new\\012line", b"/gone (deleted)", b"/x (deleted) (deleted)", b"/\xff\xfe", b"/\x0b\x0c\r\x1c\x85", b"/a:b: c",
-    b"/7f00-7f01 rw-p 0 0:0 0", b"/\xe2\x80\xa8line separator", b"anon_inode:[io_uring]", b"/memfd:x (deleted)", b"/Rss:  9 kB",
+    b"", b"[heap]", b"[stack]", b"[vvar]", b"[anon:a name]", b"/plain", b"/with space  and two",
+    b"/tab\there", b"/new\\012line", b"/gone (deleted)", b"/x (deleted) (deleted)", b"/\xff\xfe",
+    b"/\x0b\x0c\r\x1c\x85", b"/a:b: c", b"/7f00-7f01 rw-p 0 0:0 0", b"/\xe2\x80\xa8line separator",
+    b"anon_inode:[io_uring]", b"/memfd:x (deleted)", b"/Rss:  9 kB",
 )  # fmt: skip
 
 
