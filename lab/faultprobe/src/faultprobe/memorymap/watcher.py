@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +41,8 @@ class Watcher:
         self.answers = -1
 
     def __enter__(self) -> Watcher:
+        if not sys.executable:
+            raise MapRefused("this interpreter does not know its own path, so it cannot start a helper")
         requests_read, self.requests = os.pipe()
         self.answers, answers_write = os.pipe()
         try:
@@ -47,9 +50,13 @@ class Watcher:
                 os.set_inheritable(each, True)
             package = str(Path(__file__).resolve().parents[2])
             settings = [os.getpid(), requests_read, answers_write, *map(int, self._settings)]
-            numbers = [str(each) for each in settings]
-            argv = [sys.executable, "-c", HELPER, package, *numbers]
-            self._helper = os.posix_spawn(sys.executable, argv, os.environ)
+            argv = [sys.executable, "-c", HELPER, package, *map(str, settings)]
+            # A process group of its own: Ctrl-C is for the program, which then ends its helper itself.
+            self._helper = os.posix_spawn(sys.executable, argv, os.environ, setpgroup=0)
+        except BaseException:
+            os.close(self.requests)
+            os.close(self.answers)
+            raise
         finally:
             os.close(requests_read)
             os.close(answers_write)
@@ -75,7 +82,10 @@ class Watcher:
         """The maps taken since this was last asked, in order. Raises MapRefused."""
         from faultprobe.memorymap import document
 
-        os.write(self.requests, DELIVER)
+        try:
+            os.write(self.requests, DELIVER)
+        except BrokenPipeError as error:
+            raise MapRefused("the helper process ended, and its maps with it") from error
         with open(self.answers, "rb", buffering=1 << 16, closefd=False) as stream:
             answer = _message(stream)
         if "refused" in answer:
@@ -84,15 +94,22 @@ class Watcher:
 
     def close(self) -> None:
         """Ends the helper."""
-        if self._helper:
-            os.close(self.requests)
-            os.close(self.answers)
-            with contextlib.suppress(ChildProcessError):
+        if not self._helper:
+            return
+        os.close(self.requests)
+        os.close(self.answers)
+        # Its end is not waited for by itself: a fork of this process may hold the other end of its requests.
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(self._helper, os.WNOHANG) == (0, 0):
+                os.kill(self._helper, signal.SIGKILL)
                 os.waitpid(self._helper, 0)
-            self._helper = 0
+        self._helper = 0
 
     def _ask(self, request: bytes) -> None:
-        os.write(self.requests, request)
+        try:
+            os.write(self.requests, request)
+        except BrokenPipeError as error:
+            raise MapRefused("the helper process ended before it was asked") from error
         answer = os.read(self.answers, 1)
         if answer != TAKEN:
             if answer == REFUSED:
