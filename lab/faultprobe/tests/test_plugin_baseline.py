@@ -212,6 +212,13 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(
     assert "gone/faults.json: the baseline was not written: No such file or directory" in result.stderr.str()
 
 
+def test_a_write_that_fails_leaves_no_half_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        Baseline(tmp_path / "folder", {}).write()
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
 def cost(minor: int, **more: Any) -> Counted:
     made = {"minor": minor, "major": 0, "phases": {}, "causes": None, **more}
     return cast(Counted, made)

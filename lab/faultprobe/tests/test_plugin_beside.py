@@ -18,6 +18,21 @@ def test_above(): touch(6)
 """
 
 
+LOG_OF_WRITES = """
+from pathlib import Path
+from faultprobe.pytestplugin.baseline import Baseline
+
+write = Baseline.write
+
+def logged(self):
+    with Path("writes").open("a") as log:
+        log.write("written\\n")
+    write(self)
+
+Baseline.write = logged
+"""
+
+
 def beside(pytester: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunResult:
     pytester.makepyfile(test_it=TOUCH + tests)
     return pytester.runpytest_subprocess("-p", "no:cacheprovider", "--strict-markers", *arguments)
@@ -40,11 +55,13 @@ def test_workers_send_their_counts_to_the_controller(pytester: pytest.Pytester) 
 
 
 def test_a_baseline_is_written_once_and_compared_in_workers(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(LOG_OF_WRITES)
     arguments = ("-p", "no:randomly", "-n", "2", "--faults-baseline", "faults.json")
     written = beside(pytester, TESTS, *arguments, "--faults-update-baseline")
     written.assert_outcomes(passed=4)
     path = pytester.path / "faults.json"
     assert stored(path)["platforms"] == {HERE: WRITTEN}
+    assert (pytester.path / "writes").read_text() == "written\n"
     beside(pytester, TESTS, *arguments, "--faults-strict").assert_outcomes(passed=4)
     changed = stored(path)
     changed["platforms"][HERE]["test_it.py::test_marked"]["minor"] = 63

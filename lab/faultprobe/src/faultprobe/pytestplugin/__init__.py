@@ -13,6 +13,8 @@ import pytest
 
 from faultprobe.pytestplugin.session import SHOWN_TESTS, Faults, Session, faults_of
 
+__all__ = ["Faults"]
+
 MARKER = (
     "max_faults(minor=None, major=None, cause=None, warm_up=0, ledger=False): fail the test when its call "
     "phase costs more page faults; cause is a budget for each cause, such as {'zero-fill': 256}"
