@@ -65,7 +65,7 @@ def take_hidden(pid: int) -> MemoryMap:
     made = take_of(pid, force_pagemap=True)
     with Process(pid) as process:
         scanner = open_scanner(process.open("pagemap"), force_pagemap=True)
-        blind = replace(scanner, zero_frames=b"", huge_zero_frame=0, sees_frames=False)
+        blind = replace(scanner, hide_frames=True)
         return replace(made, mappings=tuple(_anew(blind, each) for each in made))
 
 

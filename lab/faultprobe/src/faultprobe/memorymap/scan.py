@@ -18,7 +18,9 @@ from __future__ import annotations
 import os
 from array import array
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 from faultprobe import _native, procfs
 from faultprobe.ledger import pagemap
@@ -33,20 +35,36 @@ IS_FILE = 1 << 2
 UNSURE, HUGE_UNSURE = "q", "r"
 
 
+class Frames(NamedTuple):
+    """Physical pages that stand for memory only read: native uint64 in `zero`, the first one of the huge
+    zero page (0: none known). `are_told`: whether pagemap tells us frames at all."""
+
+    zero: bytes
+    huge_zero: int
+    are_told: bool
+
+
 @dataclass(frozen=True)
 class Scanner:
     """How to read the pages of one process: its open pagemap and what this machine allows.
 
-    `categories` are those PAGEMAP_SCAN can tell, 0: read pagemap instead.
+    `categories` are those PAGEMAP_SCAN can tell, 0: read pagemap instead. `hide_frames` reads pagemap as
+    somebody without CAP_SYS_ADMIN.
     """
 
     descriptor: int
     categories: int
     page_size: int
     huge_page_size: int
-    zero_frames: bytes
-    huge_zero_frame: int
-    sees_frames: bool
+    hide_frames: bool = False
+
+    @cached_property
+    def frames(self) -> Frames:
+        """Found out when pagemap is first read: with PAGEMAP_SCAN it is not needed."""
+        zero = [] if self.hide_frames else sorted(pagemap.zero_frames())
+        has_huge_zero = zero and self.huge_page_size
+        huge_zero = _native.huge_zero_frame(self.huge_page_size) if has_huge_zero else 0
+        return Frames(array("Q", zero).tobytes(), huge_zero, bool(zero))
 
     @property
     def method(self) -> str:
@@ -71,8 +89,8 @@ class Scanner:
 
     def _read(self, region: Region, sums: Sums | None) -> tuple[bytes, str]:
         runs = _native.read_pages(
-            self.descriptor, region.start, region.end, self.zero_frames, self.huge_zero_frame,
-            self.huge_page_size // self.page_size, self.sees_frames,
+            self.descriptor, region.start, region.end, self.frames.zero, self.frames.huge_zero,
+            self.huge_page_size // self.page_size, self.frames.are_told,
             not region.is_shared and not may_hold_both(region),
         )  # fmt: skip
         runs, doubt = settle(runs, sums, self.page_size)
@@ -83,13 +101,7 @@ def open_scanner(descriptor: int, force_pagemap: bool = False) -> Scanner:
     """The best way to read a process's pages, through its open pagemap."""
     categories = 0 if force_pagemap else _native.probe_scan(descriptor)
     huge_page_size = procfs.read_int(HUGE_PAGE_SIZE) or 0
-    zero_frames = sorted(pagemap.zero_frames())
-    return Scanner(
-        descriptor, categories, os.sysconf("SC_PAGE_SIZE"), huge_page_size,
-        array("Q", zero_frames).tobytes(),
-        _native.huge_zero_frame(huge_page_size) if zero_frames and huge_page_size else 0,
-        bool(zero_frames),
-    )  # fmt: skip
+    return Scanner(descriptor, categories, os.sysconf("SC_PAGE_SIZE"), huge_page_size)
 
 
 def may_hold_both(region: Region) -> bool:
