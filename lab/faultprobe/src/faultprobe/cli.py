@@ -120,7 +120,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from faultprobe import certificate, text
     from faultprobe.run import run
 
-    made = run([arguments.experiment], arguments.size, arguments.ledger)
+    made = run([arguments.experiment], arguments.size, arguments.ledger, arguments.maps)
     say(made, arguments, lambda: text.run(made))
     return EXIT_OK if certificate.holds(made["certificate"]) else EXIT_NOT_AS_PREDICTED
 
@@ -263,6 +263,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-ledger", dest="ledger", action="store_false", help="do not account for each single fault"
     )
+    run.add_argument("--maps", action="store_true", help="a memory map before and after each phase")
     record = command("record", record_command, "Every page fault of a program, its threads and children.")
     record.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
     record.add_argument("--user-only", action="store_true", help="leave out faults taken in kernel mode")

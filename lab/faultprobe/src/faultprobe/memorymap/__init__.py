@@ -13,29 +13,40 @@ taken back to back do not differ in a single page.
 
 from __future__ import annotations
 
-import os
-
-from faultprobe.memorymap.difference import Difference, Linked, MappingChange, PageChange, difference
-from faultprobe.memorymap.model import Mapping, MemoryMap, Region, Sums
-from faultprobe.memorymap.reader import MapRefused
-from faultprobe.memorymap.taking import clear_soft_dirty, take_of
-from faultprobe.memorymap.watcher import Watcher
+# typing's own is an import of milliseconds under emulation; checkers go by the name.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faultprobe.memorymap.difference import Difference, Linked, MappingChange, PageChange
+    from faultprobe.memorymap.model import Mapping, MemoryMap, Region, Sums
+    from faultprobe.memorymap.reader import MapRefused
+    from faultprobe.memorymap.taking import clear_soft_dirty, take
+    from faultprobe.memorymap.watcher import Watcher
 
 __all__ = [
-    "Difference", "Linked", "MapRefused", "Mapping", "MappingChange", "MemoryMap", "PageChange", "Region",
-    "Sums", "Watcher", "clear_soft_dirty", "difference", "take",
-]  # fmt: skip
+    "Difference",
+    "Linked",
+    "MapRefused",
+    "Mapping",
+    "MappingChange",
+    "MemoryMap",
+    "PageChange",
+    "Region",
+    "Sums",
+    "Watcher",
+    "clear_soft_dirty",
+    "take",
+]
+
+_MODULES = {"clear_soft_dirty": "taking", "take": "taking", "Watcher": "watcher", "MapRefused": "reader"}
+_MODULES.update(dict.fromkeys(("Mapping", "MemoryMap", "Region", "Sums"), "model"))
 
 
-def take(pid: int | None = None, with_sums: bool = True, force_pagemap: bool = False) -> MemoryMap:
-    """The map of a process, of this one without a pid (by a helper process, so that it is not polluted).
+def __getattr__(name: str) -> object:
+    """What is in a module of its own, imported when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-    `with_sums` reads smaps too: dirty, shared and locked bytes are in no other place; without, pages alone
-    are told, several times faster. `force_pagemap` does without PAGEMAP_SCAN. Raises MapRefused, an OSError
-    whose message is one line.
-    """
-    if pid is not None and pid != os.getpid():
-        return take_of(pid, with_sums, force_pagemap)
-    with Watcher(with_sums, force_pagemap) as watcher:
-        watcher.take()
-        return watcher.maps()[0]
+    module = import_module(f"{__name__}.{_MODULES.get(name, 'difference')}")
+    value = globals()[name] = getattr(module, name)
+    return value

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from faultprobe import document as documents
-from faultprobe.memorymap import document, svg, take, text
+from faultprobe.memorymap import document, svg, text
 from faultprobe.memorymap.model import MemoryMap
-from faultprobe.memorymap.taking import clear_soft_dirty, take_of
+from faultprobe.memorymap.taking import clear_soft_dirty, take, take_of
 
 
 def run(arguments: argparse.Namespace) -> None:
