@@ -248,3 +248,10 @@ def test_sums_alone_are_those_of_the_file(subject: Subject) -> None:
         whole = process.read("smaps").split(b"\n")[:-1]
         streamed = [(region, sums.resident, sums.flags) for region, sums in sums_of(process.lines("smaps"))]
         assert streamed == [(region, sums.resident, sums.flags) for region, sums in sums_of(whole)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_the_kernel_does_not_tell_is_not_called_absent(subject: Subject, way: str) -> None:
+    for mapping in WAYS[way](subject.pid):
+        if mapping.region.path.startswith("[vvar"):
+            assert mapping.counts == {"k": (mapping.region.end - mapping.region.start) // PAGE}

@@ -219,7 +219,7 @@ def _changes_of_piece(piece: _Piece, page_size: int) -> Iterator[PageChange]:
 def _runs(mapping: Mapping | None, start: int, pages: int, page_size: int) -> bytes:
     """The marks of a stretch of a mapping; all absent where there is none."""
     if mapping is None:
-        return marks.absent(pages)
+        return marks.run_of(pages, marks.ABSENT)
     return _native.slice_runs(mapping.runs, (start - mapping.region.start) // page_size, pages)
 
 

@@ -10,7 +10,7 @@ from array import array
 
 from faultprobe import _native
 
-ABSENT, ZERO, ANONYMOUS, FILE, SWAPPED, GUARD, KERNEL = ".", "z", "a", "f", "s", "g", "k"
+ABSENT, ZERO, ANONYMOUS, FILE, SWAPPED, GUARD, UNTOLD = ".", "z", "a", "f", "s", "g", "k"
 HUGE_ZERO, HUGE_ANONYMOUS, HUGE_FILE = "y", "h", "b"
 # No mark of a page: in a difference, an address that one of the two maps does not map at all.
 UNMAPPED = "-"
@@ -25,7 +25,7 @@ TITLES = {
     HUGE_ZERO: "zero page, huge",
     SWAPPED: "swapped",
     GUARD: "guard",
-    KERNEL: "the kernel's own",
+    UNTOLD: "the kernel's or a device's own, not told",
 }
 MARKS = "".join(TITLES)
 ALL_MARKS = MARKS + MARKS[1:].upper()
@@ -62,6 +62,6 @@ def exchange(runs: bytes, pairs: dict[str, str]) -> bytes:
     return _native.translate_runs(runs, bytes.maketrans(old.encode(), new.encode()))
 
 
-def absent(pages: int) -> bytes:
-    """The runs of so many pages that are not there."""
-    return (f"{pages}." if pages > 1 else ".").encode()
+def run_of(pages: int, mark: str) -> bytes:
+    """The runs of so many pages of one mark."""
+    return (f"{pages}{mark}" if pages > 1 else mark).encode()

@@ -72,6 +72,9 @@ class Scanner:
 
     def pages(self, region: Region, sums: Sums | None) -> tuple[bytes, str]:
         """The runs of a mapping, and what is doubtful about them. Raises OSError."""
+        if is_untold(region, sums):
+            pages = (region.end - region.start) // self.page_size
+            return marks.run_of(pages, marks.UNTOLD), ""
         if not self.categories:
             return self._read(region, sums)
         asked = self.categories if may_hold_both(region) else self.categories & ~IS_FILE
@@ -85,7 +88,7 @@ class Scanner:
         huge = marks.total(counted, marks.HUGE_ANONYMOUS) * self.page_size
         if huge and not sums.hugetlb and huge != sums.huge_anonymous:
             return self._read(region, sums)
-        return of_the_kernel(runs, sums), ""
+        return runs, ""
 
     def _read(self, region: Region, sums: Sums | None) -> tuple[bytes, str]:
         runs = _native.read_pages(
@@ -93,8 +96,7 @@ class Scanner:
             self.huge_page_size // self.page_size, self.frames.are_told,
             not region.is_shared and not may_hold_both(region),
         )  # fmt: skip
-        runs, doubt = settle(runs, sums, self.page_size)
-        return (of_the_kernel(runs, sums) if sums is not None else runs), doubt
+        return settle(runs, sums, self.page_size)
 
 
 def open_scanner(descriptor: int, force_pagemap: bool = False) -> Scanner:
@@ -114,9 +116,10 @@ def may_hold_both(region: Region) -> bool:
     return not (region.is_shared or (is_plain and not region.inode))
 
 
-def of_the_kernel(runs: bytes, sums: Sums) -> bytes:
-    """A mapping of bare frames (vvar, a device's) has pages that are nobody's: "pf" in VmFlags."""
-    return marks.exchange(runs, {"a": "k", "z": "k"}) if "pf" in sums.flags.split() else runs
+def is_untold(region: Region, sums: Sums | None) -> bool:
+    """Whether the kernel passes over a mapping when it tells of pages: one of bare frames, as vvar or a
+    device's ("pf" in VmFlags; walk_page_test in mm/pagewalk.c)."""
+    return region.path.startswith("[vvar") or (sums is not None and "pf" in sums.flags.split())
 
 
 def settle(runs: bytes, sums: Sums | None, page_size: int) -> tuple[bytes, str]:

@@ -28,7 +28,7 @@ COLOURS = {
     marks.HUGE_FILE: "#005a41",
     marks.SWAPPED: "#d55e00",
     marks.GUARD: "#999999",
-    marks.KERNEL: "#cc79a7",
+    marks.UNTOLD: "#cc79a7",
 }
 CELL, GAP, ROW_CELLS, LINE, LEFT = 11, 1, 64, 16, 120
 WIDTH = LEFT + ROW_CELLS * CELL + 10
