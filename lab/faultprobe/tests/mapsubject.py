@@ -1,7 +1,7 @@
 """A program with every kind of mapping, each with pages in known states. Not a test: tests look at it.
 
 Run as `python mapsubject.py DIRECTORY`: prints one JSON object {name: [address, bytes, expected runs]} when
-it is ready and waits for its input to end. Expected runs are null where the machine decides (huge pages).
+it is ready and waits for its input to end; at each line it writes two pages anew. Expected runs are null where the machine decides (huge pages).
 All lies in an arena of mappings without access, so that the kernel joins no two of them.
 """
 
@@ -21,7 +21,7 @@ SLOTS = 24
 PAGES = 16
 PROT_NONE, PROT_READ, READ_WRITE = 0, 1, 3
 SHARED, PRIVATE, FIXED, ANONYMOUS, HUGETLB, NORESERVE = 0x1, 0x2, 0x10, 0x20, 0x40000, 0x4000
-MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_GUARD_INSTALL = 10, 14, 15, 102
+MADV_DONTFORK, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_PAGEOUT, MADV_GUARD_INSTALL = 10, 14, 15, 21, 102
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -96,6 +96,9 @@ def anonymous(arena: Arena) -> None:
     libc.mlock(locked, PAGES * PAGE)
     write(arena.map("read-only after", "16a", PRIVATE), *range(16))
     libc.mprotect(ctypes.c_void_p(arena.made["read-only after"][0]), ctypes.c_size_t(PAGES * PAGE), PROT_READ)
+    paged_out = arena.map("paged out", None, PRIVATE)
+    write(paged_out, *range(8))
+    libc.madvise(paged_out, PAGES * PAGE, MADV_PAGEOUT)
     guard = arena.map("guard", None, PRIVATE)
     write(guard, 0)
     if libc.madvise(guard + PAGE, PAGE, MADV_GUARD_INSTALL) == 0:
@@ -151,8 +154,10 @@ def forked(arena: Arena) -> None:
     mixed = arena.map("shared by fork, and zero", "4a2z10.", PRIVATE)
     write(mixed, 0, 1, 2, 3)
     read(mixed, 4, 5)
+    end, kept_open = os.pipe()
     if os.fork() == 0:
-        sys.stdin.read()
+        os.close(kept_open)
+        os.read(end, 1)
         os._exit(0)
     # What the parent writes is its own again.
     write(address, 0)
@@ -165,7 +170,10 @@ def main() -> None:
     huge(arena)
     forked(arena)
     print(json.dumps(arena.made), flush=True)
-    sys.stdin.read()
+    # Each line asks for a write of two pages that are there.
+    for _ in sys.stdin:
+        write(arena.made["private"][0], 0, 15)
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
+import mapcheck
 import psutil
 import pytest
 
-from faultprobe import _native, procfs
+from faultprobe import procfs
 from faultprobe.memorymap import MemoryMap, Region, Sums, marks
 from faultprobe.memorymap.reader import Process, sums_of
 from faultprobe.memorymap.scan import Scanner, open_scanner
@@ -39,16 +40,8 @@ class Subject:
         self.pid = self.process.pid
 
     def runs(self, made: MemoryMap, name: str) -> str:
-        """The marks of a mapping, soft-dirty or not, joined where the kernel has split it."""
-        start, length, _ = self.made[name]
-        cut = [
-            _native.slice_runs(each.runs, max(start - each.region.start, 0) // PAGE, length // PAGE)
-            for each in made
-            if start < each.region.end and each.region.start < start + length
-        ]
-        small = {mark.upper(): mark for mark in marks.MARKS if mark.isalpha()}
-        table = bytes.maketrans("".join(small).encode(), "".join(small.values()).encode())
-        return _native.translate_runs(b"".join(cut), table).decode()
+        """The marks of a mapping, soft-dirty or not."""
+        return mapcheck.runs_of(made, *self.made[name][:2])
 
 
 @pytest.fixture(scope="module")
@@ -255,3 +248,10 @@ def test_what_the_kernel_does_not_tell_is_not_called_absent(subject: Subject, wa
     for mapping in WAYS[way](subject.pid):
         if mapping.region.path.startswith("[vvar"):
             assert mapping.counts == {"k": (mapping.region.end - mapping.region.start) // PAGE}
+
+
+def test_the_check_that_needs_nothing_installed_agrees() -> None:
+    command = [sys.executable, str(Path(__file__).with_name("mapcheck.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "every page agrees"
