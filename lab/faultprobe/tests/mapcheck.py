@@ -52,6 +52,10 @@ def wrong_sums(made: MemoryMap) -> list[str]:
     for each in made:
         sums = each.sums
         assert sums is not None
+        if sums.hugetlb:
+            if each.pages(*marks.RESIDENT) * PAGE != sums.hugetlb:
+                wrong.append(f"{each.region}: {each.runs.decode()}, not {sums.hugetlb} bytes of hugetlb")
+            continue
         seen = (
             each.pages(*marks.RESIDENT) * PAGE,
             each.pages(marks.SWAPPED) * PAGE,
@@ -60,8 +64,6 @@ def wrong_sums(made: MemoryMap) -> list[str]:
         )
         file_huge = sums.huge_shared_memory + sums.huge_file
         account = (sums.resident, sums.swapped, sums.huge_anonymous, file_huge)
-        if sums.hugetlb:
-            account, seen = (sums.hugetlb,), (seen[0],)
         if seen != account:
             wrong.append(f"{each.region}: pages {seen}, smaps {account}, {each.runs.decode()} {each.doubt}")
     return wrong
@@ -101,14 +103,14 @@ def check(subject: subprocess.Popen[str], told: Made) -> list[str]:
         if one.runs != other.runs
     ]
     swapped = marks.total(scanned.counts, marks.SWAPPED)
-    has_swap = "SwapTotal:              0 kB" not in (procfs.read("/proc/meminfo") or "")
+    meminfo = dict(line.split(":") for line in (procfs.read("/proc/meminfo") or "").splitlines())
+    has_swap = meminfo["SwapTotal"].split() != ["0", "kB"]
     notes, wrong_notes = soft_dirty(subject, told)
     print(f"Linux {os.uname().release}: {scanned.method}, soft-dirty {'told' if notes else 'not told'}")
     print(f"{len(scanned.mappings)} mappings; {marks.total(scanned.counts, *marks.HUGE)} pages in huge ones")
     print(f"{'swap' if has_swap else 'no swap'}; {swapped} pages swapped out")
-    print(
-        f"huge zero: {runs_of(scanned, *told['huge zero'][:2])}; guard: {runs_of(scanned, *told['guard'][:2])}"
-    )
+    for name in ("huge zero", "guard"):
+        print(f"{name}: {runs_of(scanned, *told[name][:2])}")
     if has_swap and not swapped:
         wrong.append("there is swap, and nothing is swapped out")
     return wrong + wrong_notes

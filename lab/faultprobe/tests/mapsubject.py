@@ -1,7 +1,8 @@
 """A program with every kind of mapping, each with pages in known states. Not a test: tests look at it.
 
 Run as `python mapsubject.py DIRECTORY`: prints one JSON object {name: [address, bytes, expected runs]} when
-it is ready and waits for its input to end; at each line it writes two pages anew. Expected runs are null where the machine decides (huge pages).
+it is ready and waits for its input to end; at each line it writes two pages anew. Expected runs are null
+where the machine decides (huge pages, swap, guard pages).
 All lies in an arena of mappings without access, so that the kernel joins no two of them.
 """
 
