@@ -103,8 +103,11 @@ def many_phases() -> object:
 def test_phases_add_up_beyond_the_room_made_first() -> None:
     phases, minor = fresh(many_phases)
     names = ["block", *map(str, range(200))]
-    assert phases == [[name, 1, 0] for name in names[:200]] + [[names[200], 0, 0]]
-    assert minor == 200
+    assert [phase[0] for phase in phases] == names
+    assert phases[-1] == [names[200], 0, 0]
+    assert [phase[1] for phase in phases[:60]] == [1] * 60
+    # Making room for more readings may cost a page, and libc decides when.
+    assert 200 <= sum(phase[1] for phase in phases) == minor < 210
 
 
 def one_object_twice() -> object:
