@@ -16,7 +16,7 @@ import mapcheck
 import psutil
 import pytest
 
-from faultprobe import procfs
+from faultprobe import _native, procfs
 from faultprobe.memorymap import MemoryMap, Region, Sums, marks
 from faultprobe.memorymap.reader import Process, sums_of
 from faultprobe.memorymap.scan import Scanner, open_scanner
@@ -241,6 +241,21 @@ def test_sums_alone_are_those_of_the_file(subject: Subject) -> None:
         whole = process.read("smaps").split(b"\n")[:-1]
         streamed = [(region, sums.resident, sums.flags) for region, sums in sums_of(process.lines("smaps"))]
         assert streamed == [(region, sums.resident, sums.flags) for region, sums in sums_of(whole)]
+
+
+def test_a_scan_that_does_not_know_the_huge_zero_page_is_noticed(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older kernels call it a huge page like any other; smaps does not count it."""
+    plain = take_of(subject.pid)
+    scan = _native.scan_pages
+
+    def older(*arguments: int) -> bytes:
+        return _native.translate_runs(scan(*arguments), bytes.maketrans(b"y", b"h"))
+
+    monkeypatch.setattr(_native, "scan_pages", older)
+    assert [each.runs for each in take_of(subject.pid)] == [each.runs for each in plain]
+    assert any(b"y" in each.runs for each in plain) == HAS_HUGE
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -62,6 +62,25 @@ def test_two_maps_of_this_process_back_to_back_are_equal_and_cost_no_fault() -> 
     assert not other.difference(third)
 
 
+FRESH = """
+import faultprobe
+from faultprobe.memorymap import Watcher
+with Watcher() as watcher:
+    before = faultprobe.counters()
+    watcher.take()
+    between = faultprobe.counters()
+    watcher.take()
+    after = faultprobe.counters()
+    one, other = watcher.maps()
+print(between.minor - before.minor, after.minor - between.minor, len(one.difference(other).pages))
+"""
+
+
+def test_the_first_map_of_a_fresh_process_costs_no_fault_either() -> None:
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "0", "0"]
+
+
 def test_what_this_process_touches_between_two_maps_is_the_difference() -> None:
     with (
         mmap.mmap(-1, 256 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block,
@@ -156,6 +175,28 @@ def test_a_process_that_ends_between_two_reads_is_one_clear_error(
 
     monkeypatch.setattr(Process, "lines", end_before)
     with pytest.raises(MapRefused, match=rf"^process {sleeper.pid}: it ended while its map was taken$"):
+        take_of(sleeper.pid)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("smaps", "it has no memory"), ("maps", "it ended while its map was")]
+)
+def test_a_process_that_becomes_a_zombie_meanwhile_is_one_clear_error(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    """Nobody waits for it: its files can still be opened, and are empty."""
+    lines = Process.lines
+    killed: list[int] = []
+
+    def end_before(self: Process, asked: str) -> Iterator[bytes]:
+        if asked == name and not killed:
+            killed.append(sleeper.pid)
+            os.kill(sleeper.pid, signal.SIGKILL)
+            wait_for_zombie(sleeper.pid)
+        return lines(self, asked)
+
+    monkeypatch.setattr(Process, "lines", end_before)
+    with pytest.raises(MapRefused, match=rf"^process {sleeper.pid}: {said}"):
         take_of(sleeper.pid)
 
 

@@ -24,7 +24,7 @@ from faultprobe.memorymap.reader import MapRefused
 HELPER = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.memorymap.watcher import main; main()"
 TAKE, DELIVER, NOTHING = b"t", b"d", b"n"
 TAKEN, REFUSED = b"+", b"!"
-WARM_UPS = 8
+WARM_UPS = 2
 
 
 class Watcher:
