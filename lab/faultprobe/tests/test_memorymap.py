@@ -246,7 +246,7 @@ def test_sums_alone_are_those_of_the_file(subject: Subject) -> None:
 def test_a_scan_that_does_not_know_the_huge_zero_page_is_noticed(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Older kernels call it a huge page like any other; smaps does not count it."""
+    """It is called a huge page like any other, and smaps does not count it."""
     plain = take_of(subject.pid)
     scan = _native.scan_pages
 

@@ -256,6 +256,10 @@ def test_a_cell_of_many_pages_shows_what_most_of_them_are() -> None:
 
 def test_capitals_are_shown_only_where_they_tell_something() -> None:
     assert "capitals" not in str(a_map(mapping(0, "4A4.")))
+    untold = a_map(mapping(0, "4A4."), mapping(9, "2k", "[vvar]"))
+    assert "capitals" not in str(untold)
+    grown = str(untold.difference(a_map(mapping(0, "5A3."), mapping(9, "2k", "[vvar]"))))
+    assert grown.splitlines()[-1].split() == [f"{BASE + 4 * PAGE:012x}", "1", ".", "a"]
     told = str(a_map(mapping(0, "2A2a4.")))
     assert "capitals: written since the soft-dirty bits were cleared: 2" in told
     assert "AAaa...." in told

@@ -138,7 +138,9 @@ class MemoryMap:
     @property
     def tells_soft_dirty(self) -> bool:
         """Whether soft-dirty pages can be told from others: the bits were cleared at some time."""
-        present = [mark for mark in self.counts if mark not in (marks.ABSENT, marks.GUARD, "G")]
+        present = [
+            mark for mark in self.counts if mark.lower() not in (marks.ABSENT, marks.GUARD, marks.UNTOLD)
+        ]
         return any(each.isupper() for each in present) and any(each.islower() for each in present)
 
     def mapping_at(self, address: int) -> Mapping | None:

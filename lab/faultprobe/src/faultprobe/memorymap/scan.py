@@ -9,8 +9,8 @@ What an entry of pagemap does not tell is worked out and never guessed:
   a file's nor exclusive is the zero page or one that a fork shares; smaps counts only the latter as
   resident, which decides whenever all such pages are of one sort.
 
-PAGEMAP_SCAN tells both; Linux 6.18 tells the huge zero page too, older ones may call it a plain huge page:
-where its answer does not add up to the sums, the mapping is read by the other method.
+PAGEMAP_SCAN tells both. Where its answer does not add up to the sums all the same (a huge zero page called a
+plain huge page), the mapping is read by the other method.
 """
 
 from __future__ import annotations

@@ -240,11 +240,16 @@ def difference(made: Difference, linked: list[Linked] | None = None) -> str:
     if told:
         lines.append(f"{'address':>12}    pages from to")
     lines.extend(
-        _line(f"{each.start:012x} {each.pages:>8} {each.before:>4} {each.after:<2} ", what)
+        _line(f"{each.start:012x} {each.pages:>8} {_step(made, each)} ", what)
         for each, what in told[:CHANGES_SHOWN]
     )
     lines.extend(_rest(len(told)))
     return "\n".join(lines)
+
+
+def _step(made: Difference, each: PageChange) -> str:
+    step = f"{each.before:>4} {each.after:<2}"
+    return step if made.before.tells_soft_dirty or made.after.tells_soft_dirty else step.lower()
 
 
 def _mapping_change(each: MappingChange) -> str:
