@@ -7,8 +7,8 @@
 What taking a map touches. Of another process: nothing; it is read through /proc while it goes on. Of this
 process: `take()` starts a helper process and fetches its answer, all before and after the moment of the map
 (once the modules are imported, 6 faults and 87 with Python 3.11 on x86_64); what was touched before (pipes,
-the helper's arguments, modules) is in the map. A `Watcher` is started once: its `take` costs no fault, and two of its maps
-taken back to back do not differ in a single page.
+the helper's arguments, modules) is in the map. A `Watcher` is started once: its `take` costs no fault, and
+two of its maps taken back to back do not differ in a single page.
 """
 
 from __future__ import annotations
