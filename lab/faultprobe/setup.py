@@ -18,12 +18,15 @@ SOURCES = (
     "perf.c",
     "follow.c",
     "loop.c",
+    "stopwatch.c",
+    "runs.c",
+    "scan.c",
 )
 
 native = Extension(
     "faultprobe._native",
     sources=[f"{NATIVE}/{name}" for name in SOURCES],
-    depends=[f"{NATIVE}/native.h", f"{NATIVE}/syscall_names.h"],
+    depends=[f"{NATIVE}/native.h", f"{NATIVE}/runs.h", f"{NATIVE}/syscall_names.h"],
     include_dirs=[NATIVE],
     define_macros=[("Py_LIMITED_API", "0x03090000")],
     # -fno-builtin: an experiment that says "malloc" or "memset" calls libc's, never an expansion of the

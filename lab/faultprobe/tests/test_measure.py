@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from faultprobe import document, measure
+from faultprobe import document, helper, measure
+from faultprobe.helper import MeasureRefused
 from faultprobe.ledger.schema import MeasuredLedger
 
 PAGE = mmap.PAGESIZE
@@ -49,7 +50,7 @@ def write_all(block: mmap.mmap) -> None:
 
 EMPTY = """
 import json
-from faultprobe.measure import measure
+from faultprobe import measure
 
 for _ in range(3):
     with measure() as measured:
@@ -71,7 +72,7 @@ def test_an_empty_block_has_no_fault() -> None:
 
 PHASES = """
 import json, mmap, sys
-from faultprobe.measure import measure
+from faultprobe import measure
 from test_measure import MADV_POPULATE_WRITE, PAGE, memory, write_all
 
 block, other = memory(64), memory(64)
@@ -118,7 +119,7 @@ def test_each_phase_has_its_own_causes(tmp_path: Path) -> None:
 
 HEAP = """
 import ctypes, json
-from faultprobe.measure import measure
+from faultprobe import measure
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 with measure() as measured:
@@ -146,7 +147,7 @@ def test_other_threads_count_unless_this_one_is_asked_for() -> None:
         write_all(memory(500))
 
     for this_thread, at_least, below in ((False, 500, 600), (True, 0, 100)):
-        with measure.measure(this_thread=this_thread) as measured:
+        with measure(this_thread=this_thread) as measured:
             worker = threading.Thread(target=touch)
             worker.start()
             worker.join()
@@ -157,7 +158,7 @@ def test_other_threads_count_unless_this_one_is_asked_for() -> None:
 def test_threads_that_end_with_the_block_are_no_trouble() -> None:
     # join returns a moment before the thread is gone: the helper stops it at its very end, or comes too late.
     for _ in range(12):
-        with measure.measure() as measured:
+        with measure() as measured:
             worker = threading.Thread(target=lambda: write_all(memory(10)))
             worker.start()
             worker.join()
@@ -174,7 +175,7 @@ def test_a_thread_that_ran_before_is_followed_too() -> None:
 
     worker = threading.Thread(target=touch)
     worker.start()
-    with measure.measure() as measured:
+    with measure() as measured:
         begin.set()
         done.wait()
     worker.join()
@@ -183,7 +184,7 @@ def test_a_thread_that_ran_before_is_followed_too() -> None:
 
 
 def test_the_ledger_is_there_at_the_end_and_errors_pass() -> None:
-    measured = measure.measure()
+    measured = measure()
     with pytest.raises(RuntimeError, match="when the block has ended"):
         _ = measured.ledger
     with pytest.raises(ZeroDivisionError), measured:
@@ -194,28 +195,36 @@ def test_the_ledger_is_there_at_the_end_and_errors_pass() -> None:
 def test_nothing_is_left_behind() -> None:
     before = sorted(Path("/proc/self/fd").iterdir())
     for _ in range(2):
-        with measure.measure():
+        with measure():
             pass
     assert sorted(Path("/proc/self/fd").iterdir()) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_a_refusal_is_told_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    helper = 'import sys; from os import write; write(int(sys.argv[4]), b\'{"refused": "no"}\\n\')'
-    monkeypatch.setattr(measure, "HELPER", helper)
-    with pytest.raises(measure.MeasureRefused, match="no"), measure.measure():
+def test_a_refusal_is_told_with_the_counts_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = 'import sys; from os import write; write(int(sys.argv[4]), b\'{"refused": "no"}\\n\')'
+    monkeypatch.setattr(helper, "PROGRAM", program)
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with measure() as measured:
+        write_all(memory(8))
+    assert (measured.ledger_refused, measured.minor >= 8, measured.major) == ("no", True, 0)
+    with pytest.raises(MeasureRefused, match="no"):
+        _ = measured.ledger
+    monkeypatch.setattr(helper, "PROGRAM", "raise SystemExit(1)")
+    with measure() as measured:
         pass
-    monkeypatch.setattr(measure, "HELPER", "raise SystemExit(1)")
-    with pytest.raises(measure.MeasureRefused, match="ended before it was ready"), measure.measure():
-        pass
+    assert measured.ledger_refused == "the helper process ended (exit status 1) before it was ready"
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 KILLED_IN_A_PHASE = """
 import os, signal
 from faultprobe import measure
-with measure.measure() as measured:
-    print(measured._helper, flush=True)
+with measure() as measured:
+    print(measured._helper._pid, flush=True)
     signal.raise_signal(signal.SIGKILL)
 """
 

@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from faultprobe import _native
-from faultprobe.measure import measure
+from faultprobe import _native, measure
 
 CALL_SHARE = 8
 """A loop with system calls is so many times shorter: where each call stops the program it takes longer."""

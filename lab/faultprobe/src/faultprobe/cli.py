@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from faultprobe import maparguments
 from faultprobe.version import __version__
 
 EXIT_OK = 0
@@ -120,7 +121,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     from faultprobe import certificate, text
     from faultprobe.run import run
 
-    made = run([arguments.experiment], arguments.size, arguments.ledger)
+    made = run([arguments.experiment], arguments.size, arguments.ledger, arguments.maps)
     say(made, arguments, lambda: text.run(made))
     return EXIT_OK if certificate.holds(made["certificate"]) else EXIT_NOT_AS_PREDICTED
 
@@ -220,6 +221,16 @@ def selftest_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if made["passed"] else EXIT_NOT_AS_PREDICTED
 
 
+def map_command(arguments: argparse.Namespace) -> int:
+    from faultprobe.memorymap import command
+
+    try:
+        command.run(arguments)
+    except ValueError as error:
+        return fail(error, EXIT_BAD_ARGUMENTS)
+    return EXIT_OK
+
+
 def fail(error: Exception, code: int) -> int:
     """One line for a person, and the exit code."""
     print(f"faultprobe: {error}", file=sys.stderr)
@@ -275,6 +286,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-ledger", dest="ledger", action="store_false", help="do not account for each single fault"
     )
+    run.add_argument("--maps", action="store_true", help="a memory map before and after each phase")
     record = command("record", record_command, "Every page fault of a program, its threads and children.")
     record.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
     record.add_argument("--user-only", action="store_true", help="leave out faults taken in kernel mode")
@@ -291,6 +303,7 @@ def parser() -> argparse.ArgumentParser:
     )
     trace.add_argument("--check", action="store_true", help="exit code 1 unless every fault is accounted for")
     trace.add_argument("--faults", action="store_true", help="a line for each single fault in the JSON")
+    maparguments.add(command("map", map_command, "The memory map of a process: the state of every page."))
     aslr = command("aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified.")
     aslr.add_argument(
         "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
@@ -341,6 +354,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             del arguments.program[0]
         if not arguments.program:
             top.error(f"{arguments.command}: which program? Write it behind --")
+    if arguments.command == "map" and maparguments.complaint(arguments):
+        top.error(maparguments.complaint(arguments))
     try:
         function: Callable[[argparse.Namespace], int] = arguments.function
         return function(arguments)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Optional, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from faultprobe.ledger.schema import MeasuredLedger
+from faultprobe.memorymap.schema import MapDocument
 
 SCHEMA_VERSION = 1
 
@@ -180,12 +181,22 @@ class Measured(TypedDict):
     details: Details
 
 
+class PhaseMap(TypedDict):
+    """The memory map behind a phase; that behind "initial" is the one before the first."""
+
+    after: str
+    map: MapDocument
+
+
 class Experiment(Measured, total=False):
     """One experiment. `ledger` accounts for each phase but the first (which has no rise); where the system
-    did not let us look, `ledger_refused` says why. Neither is there when no ledger was asked for."""
+    did not let us look, `ledger_refused` says why. Neither is there when no ledger was asked for. `maps` and
+    `maps_refused` likewise."""
 
     ledger: MeasuredLedger
     ledger_refused: str
+    maps: list[PhaseMap]
+    maps_refused: str
 
 
 class Run(TypedDict):
@@ -207,6 +218,11 @@ def check(document: Any) -> None:
     if version != SCHEMA_VERSION:
         raise DocumentError(f"schema_version is {version!r}, this faultprobe reads {SCHEMA_VERSION}")
     _check(document, Run, "run")
+
+
+def verify(value: Any, schema: Any, place: str) -> None:
+    """Raises DocumentError unless a decoded value is what a schema of TypedDicts says; `place` names it."""
+    _check(value, schema, place)
 
 
 def _check(value: Any, expected: Any, place: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from itertools import groupby
 
 from faultprobe import _native, procfs
@@ -13,48 +15,85 @@ EXPERIMENTS = (LAZY_MALLOC,)
 DEFAULT_SIZE = 1 << 20
 SCOPES = {"self": _native.RUSAGE_SELF, "thread": _native.RUSAGE_THREAD}
 
+# Pipes to a process that takes maps: none.
+NO_WATCHER = (-1, -1)
+
 # Bits of one byte of page state, as lazy_malloc.c writes them.
 PAGE_PRESENT, PAGE_SWAPPED, PAGE_FILE_OR_SHARED, PAGE_EXCLUSIVE = 1, 2, 4, 8
 
 
 def lazy_malloc(
-    size_bytes: int = DEFAULT_SIZE, scope: str = "self", fill_value: int = 0, with_ledger: bool = False
+    size_bytes: int = DEFAULT_SIZE,
+    scope: str = "self",
+    fill_value: int = 0,
+    with_ledger: bool = False,
+    with_maps: bool = False,
 ) -> Experiment:
     """malloc(size), memset, memset again, with the counters behind each step.
 
     `scope` says whose counters: "self" for the process, "thread" for this thread alone.
     libc remembers earlier allocations, so the numbers are those of a program only in a process that
     has done little before: the command line runs one experiment in a fresh process.
-    `with_ledger` has a helper process look on, so that every fault of each phase is accounted for.
+    `with_ledger` has a helper process look on, so that every fault of each phase is accounted for;
+    `with_maps` has one take a memory map before the first and after each phase.
     Raises ValueError for a size below 1 byte, OSError with libc's errno when malloc refuses.
     """
+    if with_maps:
+        return _with_maps(size_bytes, scope, fill_value, with_ledger)
+    return _measured(size_bytes, scope, fill_value, with_ledger, NO_WATCHER)
+
+
+def _with_maps(size_bytes: int, scope: str, fill_value: int, with_ledger: bool) -> Experiment:
+    from faultprobe.memorymap import MapRefused, Watcher
+    from faultprobe.memorymap.document import to_document
+
+    with contextlib.ExitStack() as stack:
+        try:
+            watcher = stack.enter_context(Watcher())
+            watcher.take()
+            watcher.maps()
+        except MapRefused as error:
+            made = _measured(size_bytes, scope, fill_value, with_ledger, NO_WATCHER)
+            made["maps_refused"] = str(error)
+            return made
+        pipes = watcher.requests, watcher.answers
+        made = _measured(size_bytes, scope, fill_value, with_ledger, pipes)
+        after = [each["name"] for each in made["phases"]]
+        made["maps"] = [
+            {"after": name, "map": to_document(each)} for name, each in zip(after, watcher.maps())
+        ]
+    return made
+
+
+def _measured(
+    size_bytes: int, scope: str, fill_value: int, with_ledger: bool, pipes: tuple[int, int]
+) -> Experiment:
     if with_ledger:
-        return _with_ledger(size_bytes, scope, fill_value)
-    return _experiment(
-        _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value), size_bytes, scope, fill_value
-    )
+        return _with_ledger(size_bytes, scope, fill_value, pipes)
+    raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value, *pipes)
+    return _experiment(raw, size_bytes, scope, fill_value)
 
 
-def _with_ledger(size_bytes: int, scope: str, fill_value: int) -> Experiment:
-    from faultprobe.measure import Measurement
+def _with_ledger(size_bytes: int, scope: str, fill_value: int, pipes: tuple[int, int]) -> Experiment:
+    from faultprobe.helper import Helper
 
-    measurement = Measurement(this_thread=scope == "thread")
     try:
-        measurement.start()
+        helper = Helper.start()
     except OSError as error:
-        made = lazy_malloc(size_bytes, scope, fill_value)
+        made = _measured(size_bytes, scope, fill_value, False, pipes)
         made["ledger_refused"] = str(error)
         return made
-    with measurement.observing():
-        raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value)
+    with helper:
+        raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value, *pipes)
         stamped = [(*reading, stamp) for reading, stamp in zip(raw["readings"], raw["stamps"])]
         start, after_malloc, before_memset, after_memset, after_second = stamped
-        ledger = measurement.finish(
+        ledger = helper.account(
             [
                 ("malloc", start, after_malloc),
                 ("memset", before_memset, after_memset),
                 ("memset again", after_memset, after_second),
-            ]
+            ],
+            threading.get_native_id() if scope == "thread" else 0,
         )
     made = _experiment(raw, size_bytes, scope, fill_value)
     made["ledger"] = ledger

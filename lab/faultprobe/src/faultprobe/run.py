@@ -17,6 +17,7 @@ def run(
     experiments: Sequence[str] = experiment.EXPERIMENTS,
     size_bytes: int = experiment.DEFAULT_SIZE,
     with_ledger: bool = False,
+    with_maps: bool = False,
 ) -> Run:
     """Runs the named experiments in this process and returns the whole document.
 
@@ -25,7 +26,9 @@ def run(
     unknown = [name for name in experiments if name not in experiment.EXPERIMENTS]
     if unknown:
         raise ValueError(f"no experiment named {unknown[0]!r}; there is {', '.join(experiment.EXPERIMENTS)}")
-    results = [experiment.lazy_malloc(size_bytes, with_ledger=with_ledger) for _ in experiments]
+    results = [
+        experiment.lazy_malloc(size_bytes, with_ledger=with_ledger, with_maps=with_maps) for _ in experiments
+    ]
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

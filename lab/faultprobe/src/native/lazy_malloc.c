@@ -7,13 +7,13 @@
  *   - the readings' memory and the pagemap buffers: written to, so that storing an answer costs no
  *     fault (a page that was only read would still cost one for the copy);
  *   - the stack below this frame: malloc and memset may run deeper than anything before them;
- *   - getrusage, clock_gettime and pread: called twice each, so that lazy binding (first call) and
- * their text pages (second call, through the bound slot) are behind us. Not warmed, on purpose:
- * malloc and memset. A malloc of the measured size would change libc's state (glibc raises its mmap
- * threshold when such a chunk is freed, musl keeps the group), and the first touch of their text is
- * part of what a fresh process pays. The interpreter has called both long before, so in practice
- * their text is mapped; the addresses are reported for those who doubt. Because libc remembers, the
- * unit of measurement is a fresh process.
+ *   - getrusage, clock_gettime, pread, and write and read where maps are asked for: called twice
+ * each, so that lazy binding (first call) and their text pages (second call, through the bound
+ * slot) are behind us. Not warmed, on purpose: malloc and memset. A malloc of the measured size
+ * would change libc's state (glibc raises its mmap threshold when such a chunk is freed, musl keeps
+ * the group), and the first touch of their text is part of what a fresh process pays. The
+ * interpreter has called both long before, so in practice their text is mapped; the addresses are
+ * reported for those who doubt. Because libc remembers, the unit of measurement is a fresh process.
  */
 #include "native.h"
 
@@ -55,6 +55,32 @@ struct page_states {
     size_t capacity;
     int pagemap; /* descriptor, or -1 when the kernel does not let us look */
 };
+
+/*
+ * The ends of the pipes to the process that takes memory maps of this one (memorymap/watcher.py),
+ * -1 when none is wanted. It is asked with a byte and answers with a byte; this process only waits.
+ */
+struct watcher {
+    int requests;
+    int answers;
+};
+
+enum { TAKE_A_MAP = 't', DO_NOTHING = 'n', DONE = '+' };
+static volatile char question, answer;
+
+static int ask(const struct watcher *watcher, char what)
+{
+    if (watcher->requests < 0)
+        return 0;
+    question = what;
+    if (write(watcher->requests, (const void *)&question, 1) != 1 ||
+        read(watcher->answers, (void *)&answer, 1) != 1)
+        return -1;
+    if (answer == DONE)
+        return 0;
+    errno = EACCES;
+    return -1;
+}
 
 /* A reading and when it was taken: faults recorded until then are in it. */
 static int take_stamped_reading(int who, int at)
@@ -146,13 +172,15 @@ static size_t pages_spanned(uintptr_t address, size_t size, size_t page_size)
 
 /* The measured section. Returns the buffer, or NULL with errno set and nothing allocated. */
 static __attribute__((noinline)) void *run_phases(int who, size_t size, int value, size_t page_size,
-                                                  struct page_states *states)
+                                                  struct page_states *states,
+                                                  const struct watcher *watcher)
 {
     unsigned char *buffer;
     uintptr_t first;
     size_t pages;
     int failed = 0;
 
+    failed |= ask(watcher, TAKE_A_MAP);
     failed |= take_stamped_reading(who, AT_START);
     buffer = libc_malloc(size);
     failed |= take_stamped_reading(who, AFTER_MALLOC);
@@ -164,12 +192,15 @@ static __attribute__((noinline)) void *run_phases(int who, size_t size, int valu
     first = (uintptr_t)buffer / page_size;
     pages = pages_spanned((uintptr_t)buffer, size, page_size);
     look(states, first, pages, states->after_malloc);
+    failed |= ask(watcher, TAKE_A_MAP);
     failed |= take_stamped_reading(who, BEFORE_MEMSET);
     libc_memset(buffer, value, size);
     failed |= take_stamped_reading(who, AFTER_MEMSET);
+    failed |= ask(watcher, TAKE_A_MAP);
     libc_memset(buffer, value, size);
     failed |= take_stamped_reading(who, AFTER_SECOND_MEMSET);
     look(states, first, pages, states->after_memset);
+    failed |= ask(watcher, TAKE_A_MAP);
     if (failed) {
         int saved = errno;
         libc_free(buffer);
@@ -179,17 +210,22 @@ static __attribute__((noinline)) void *run_phases(int who, size_t size, int valu
     return buffer;
 }
 
-static void warm_up(int who, size_t page_size, struct page_states *states)
+static int warm_up(int who, size_t page_size, struct page_states *states,
+                   const struct watcher *watcher)
 {
+    int failed = 0;
+
     touch_stack((long)page_size);
     for (int round = 0; round < 2; round++) {
         /* All slots, backwards, so that AT_START holds the latest of the warm-up readings. */
         for (int at = READINGS - 1; at >= 0; at--)
             take_stamped_reading(who, at);
         look(states, (uintptr_t)pagemap_entries / page_size, 1, states->after_malloc);
+        failed |= ask(watcher, DO_NOTHING);
     }
     for (size_t at = 0; at < PAGEMAP_BATCH; at++)
         ((volatile uint64_t *)pagemap_entries)[at] = 0;
+    return failed;
 }
 
 /* Function pointers fit uintptr_t on every platform Linux runs on; ISO C has no cast to say so. */
@@ -201,12 +237,14 @@ PyObject *lazy_malloc(PyObject *module, PyObject *args)
     Py_ssize_t size;
     size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
     struct page_states states;
-    unsigned char *buffer;
-    PyObject *answer;
+    struct watcher watcher = {-1, -1};
+    unsigned char *buffer = NULL;
+    PyObject *told;
     Py_ssize_t pages;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "ini:lazy_malloc", &who, &size, &value))
+    if (!PyArg_ParseTuple(args, "ini|ii:lazy_malloc", &who, &size, &value, &watcher.requests,
+                          &watcher.answers))
         return NULL;
     if (size < 1) {
         PyErr_SetString(PyExc_ValueError, "size must be at least 1 byte");
@@ -214,8 +252,8 @@ PyObject *lazy_malloc(PyObject *module, PyObject *args)
     }
     if (page_states_open(&states, (size_t)size, page_size) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    warm_up(who, page_size, &states);
-    buffer = run_phases(who, (size_t)size, value, page_size, &states);
+    if (warm_up(who, page_size, &states, &watcher) == 0)
+        buffer = run_phases(who, (size_t)size, value, page_size, &states, &watcher);
     if (buffer == NULL) {
         int saved = errno;
         page_states_close(&states);
@@ -225,7 +263,7 @@ PyObject *lazy_malloc(PyObject *module, PyObject *args)
     program_break = sbrk(0);
     libc_free(buffer);
     pages = (Py_ssize_t)pages_spanned((uintptr_t)buffer, (size_t)size, page_size);
-    answer = Py_BuildValue(
+    told = Py_BuildValue(
         "{s:((ll)(ll)(ll)(ll)(ll)),s:(LLLLL),s:K,s:K,s:K,s:K,s:K,s:n,s:y#,s:y#}", "readings",
         readings[AT_START].minor, readings[AT_START].major, readings[AFTER_MALLOC].minor,
         readings[AFTER_MALLOC].major, readings[BEFORE_MEMSET].minor, readings[BEFORE_MEMSET].major,
@@ -238,5 +276,5 @@ PyObject *lazy_malloc(PyObject *module, PyObject *args)
         "states_after_malloc", states.pagemap >= 0 ? (char *)states.after_malloc : NULL, pages,
         "states_after_memset", states.pagemap >= 0 ? (char *)states.after_memset : NULL, pages);
     page_states_close(&states);
-    return answer;
+    return told;
 }

@@ -11,7 +11,8 @@ static PyMethodDef methods[] = {
     {"counters", counters_self, METH_NOARGS, "counters() -> Counters of this process"},
     {"thread_counters", counters_thread, METH_NOARGS,
      "thread_counters() -> Counters of this thread"},
-    {"lazy_malloc", lazy_malloc, METH_VARARGS, "lazy_malloc(who, size, value) -> dict"},
+    {"lazy_malloc", lazy_malloc, METH_VARARGS,
+     "lazy_malloc(who, size, value, requests, answers) -> dict"},
     {"touch_pages", touch_pages, METH_VARARGS,
      "touch_pages(pages, calls) -> (wall ns, thread ns, faults)"},
     {"idle_rise", idle_rise, METH_VARARGS, "idle_rise(who, count) -> (minor, major)"},
@@ -48,12 +49,25 @@ static PyMethodDef methods[] = {
      "zero_page_entries() -> pagemap entries of pages only read"},
     {"stamped_reading", stamped_reading, METH_VARARGS,
      "stamped_reading(who) -> (minor, major, nanoseconds)"},
+    {"translate_runs", translate_runs, METH_VARARGS, "translate_runs(runs, table) -> runs"},
+    {"slice_runs", slice_runs, METH_VARARGS, "slice_runs(runs, first, count) -> runs"},
+    {"tally_runs", tally_runs, METH_VARARGS,
+     "tally_runs(runs, marks, pages_per_cell) -> pages of each mark, cell by cell"},
+    {"compare_runs", compare_runs, METH_VARARGS,
+     "compare_runs(one, other) -> [(first page, pages, before, after)]"},
+    {"probe_scan", probe_scan, METH_VARARGS, "probe_scan(pagemap) -> categories, 0: not supported"},
+    {"scan_pages", scan_pages, METH_VARARGS, "scan_pages(pagemap, start, end, categories) -> runs"},
+    {"read_pages", read_pages, METH_VARARGS,
+     "read_pages(pagemap, start, end, zero_frames, huge_zero_frame, huge_pages, sees_frames, "
+     "is_anonymous) -> runs"},
+    {"huge_zero_frame", huge_zero_frame, METH_VARARGS, "huge_zero_frame(huge_bytes) -> frame or 0"},
     {NULL, NULL, 0, NULL},
 };
 
 static int module_exec(PyObject *module)
 {
-    if (counters_add_type(module) != 0 || ring_add_type(module) != 0)
+    if (counters_add_type(module) != 0 || ring_add_type(module) != 0 ||
+        stopwatch_add_type(module) != 0)
         return -1;
     if (PyModule_AddStringConstant(module, "COMPILER", COMPILER) != 0)
         return -1;

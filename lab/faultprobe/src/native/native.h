@@ -81,6 +81,9 @@ PyObject *perf_id(PyObject *module, PyObject *args);
 PyObject *perf_redirect(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);
 
+/* stopwatch.c */
+int stopwatch_add_type(PyObject *module);
+
 /* follow.c */
 PyObject *ptrace_request(PyObject *module, PyObject *args);
 PyObject *ptrace_event_message(PyObject *module, PyObject *args);
@@ -90,5 +93,17 @@ PyObject *same_memory(PyObject *module, PyObject *args);
 PyObject *system_calls(PyObject *module, PyObject *unused);
 PyObject *zero_page_entries(PyObject *module, PyObject *unused);
 PyObject *stamped_reading(PyObject *module, PyObject *args);
+
+/* runs.c */
+PyObject *translate_runs(PyObject *module, PyObject *args);
+PyObject *slice_runs(PyObject *module, PyObject *args);
+PyObject *tally_runs(PyObject *module, PyObject *args);
+PyObject *compare_runs(PyObject *module, PyObject *args);
+
+/* scan.c */
+PyObject *probe_scan(PyObject *module, PyObject *args);
+PyObject *scan_pages(PyObject *module, PyObject *args);
+PyObject *read_pages(PyObject *module, PyObject *args);
+PyObject *huge_zero_frame(PyObject *module, PyObject *args);
 
 #endif

@@ -1,0 +1,187 @@
+"""The helper process that looks on while a block of this process is measured; the other side of the
+conversation is in `ledger.observe`.
+
+Only one can look on at a time (ptrace knows one tracer), and only its own parent asks for it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import errno
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+from faultprobe import _native, procfs
+from faultprobe.ledger.schema import MeasuredLedger
+
+Reading = tuple[int, int, int]
+PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.ledger.observe import main; main()"
+
+
+class MeasureRefused(OSError):
+    """This process cannot be observed; the message says which permission or setting is missing."""
+
+
+class Helper:
+    """A process that observes this one from `start` until `account` or `close`.
+
+    As a context manager it ends the process when the block fails.
+    """
+
+    _turn = _thread.allocate_lock()
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._requests = -1
+        self._answers = -1
+        self._has_turn = False
+
+    @classmethod
+    def start(cls) -> Helper:
+        """Starts the process and waits until it looks on (about 0.1 s). Raises MeasureRefused, OSError."""
+        helper = cls()
+        helper._has_turn = cls._turn.acquire(False)
+        if not helper._has_turn:
+            raise MeasureRefused(
+                "another measured block is open in this process: its ledger has these faults"
+            )
+        try:
+            helper._spawn()
+            answer = helper._hear()
+            if not answer.get("ready"):
+                raise MeasureRefused(
+                    _refusal(answer) or f"the helper process {helper._end()} before it was ready"
+                )
+        except BaseException:
+            helper.close()
+            raise
+        return helper
+
+    def _spawn(self) -> None:
+        if not sys.executable:
+            raise MeasureRefused("this interpreter does not know its own path, so it cannot start a helper")
+        # Imported when it is needed: it is the slowest import of all here.
+        import socket
+
+        # Messages arrive whole, and one sent to a dead helper raises no SIGPIPE.
+        requests, requests_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._answers, answers_write = os.pipe()
+        self._requests = requests.detach()
+        try:
+            for each in (requests_read.fileno(), answers_write):
+                os.set_inheritable(each, True)
+            package = str(Path(__file__).resolve().parent.parent)
+            numbers = [str(os.getpid()), str(requests_read.fileno()), str(answers_write)]
+            argv = [sys.executable, "-c", PROGRAM, package, *numbers]
+            # A process group of its own: Ctrl-C is for the program, which then ends its helper itself.
+            self._pid = os.posix_spawn(sys.executable, argv, os.environ, setpgroup=0)
+        finally:
+            requests_read.close()
+            os.close(answers_write)
+        _native.allow_tracer(self._pid)
+
+    def account(self, windows: Sequence[tuple[str, Reading, Reading]], tid: int = 0) -> MeasuredLedger:
+        """The ledger of phases (name, first and last reading), of one thread only or (0) of all; then ends.
+
+        Raises MeasureRefused when there is none.
+        """
+        import socket
+
+        try:
+            with socket.socket(fileno=os.dup(self._requests)) as requests:
+                requests.send(json.dumps({"windows": windows, "tid": tid}).encode(), socket.MSG_NOSIGNAL)
+            answer = self._hear()
+            if "ledger" not in answer:
+                raise MeasureRefused(
+                    _refusal(answer) or f"the helper process {self._end()} before it answered"
+                )
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise MeasureRefused(
+                    f"{len(windows)} phases are more than the helper is told at once"
+                ) from None
+            if error.errno in (errno.EPIPE, errno.ECONNRESET):
+                raise MeasureRefused(f"the helper process {self._end()} in the middle of the block") from None
+            raise
+        finally:
+            self.close()
+        return cast(MeasuredLedger, answer["ledger"])
+
+    def close(self) -> None:
+        """Ends the process, if it is still there, and lets another one look on."""
+        if self._requests >= 0:
+            self.forget()
+        if self._pid:
+            # Its end is not waited for by itself: it would read the end of its requests only when no fork of
+            # this process has a copy of them. Who is traced goes on when the tracer is gone.
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                    os.kill(self._pid, signal.SIGKILL)
+                    os.waitpid(self._pid, 0)
+            self._pid = 0
+            _native.allow_tracer(0)
+        if self._has_turn:
+            self._has_turn = False
+            Helper._turn.release()
+
+    def forget(self) -> None:
+        """In a fork of the process that started it: only lets go of its descriptors."""
+        os.close(self._requests)
+        os.close(self._answers)
+        self._requests = self._answers = -1
+
+    def __enter__(self) -> Helper:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _hear(self) -> dict[str, Any]:
+        """The helper's next line; empty when it has ended."""
+        heard = b""
+        while not heard.endswith(b"\n"):
+            data = os.read(self._answers, 1 << 16)
+            if not data:
+                return {}
+            heard += data
+        return cast("dict[str, Any]", json.loads(heard))
+
+    def _end(self) -> str:
+        """How the helper ended: it has closed its answers."""
+        try:
+            _, status = os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            return "ended"
+        self._pid = 0
+        code = os.waitstatus_to_exitcode(status)
+        return f"was killed (signal {-code})" if code < 0 else f"ended (exit status {code})"
+
+    @classmethod
+    def _after_fork(cls) -> None:
+        cls._turn = _thread.allocate_lock()
+
+
+os.register_at_fork(after_in_child=Helper._after_fork)
+
+
+def _refusal(answer: dict[str, Any]) -> str:
+    """What the helper was refused, with the setting that would permit it; empty when it said nothing."""
+    said = str(answer.get("refused", ""))
+    if not said or answer.get("hint") or not said.startswith(f"[Errno {errno.EPERM}]"):
+        return said
+    tracer = re.search(r"^TracerPid:\s*([1-9]\d*)$", procfs.read("/proc/self/status") or "", re.MULTILINE)
+    if tracer is not None:
+        return f"{said}: process {tracer[1]} traces this one already (a debugger?), and only one can"
+    scope = procfs.read_int("/proc/sys/kernel/yama/ptrace_scope")
+    yama = f"kernel.yama.ptrace_scope is {scope}, 0 or 1 would permit it; " if scope and scope > 1 else ""
+    return f"{said}: ptrace is forbidden; {yama}in a container it needs the capability SYS_PTRACE"
