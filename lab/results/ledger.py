@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the ledgers this lab reads."""
 
 
@@ -108,7 +108,7 @@ class Ledger(msgspec.Struct, frozen=True):
     schema_version: int
     argv: tuple[str, ...]
     path: str
-    exit_status: int
+    exit_status: int | None
     level: str
     lost: int
     verdict: Verdict

@@ -31,7 +31,7 @@ from faultprobe.ledger.follow import (
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.ledger.threads import chunks_of_all
-from faultprobe.perf import Recorder, best_detail
+from faultprobe.perf import NoRecorder, Recorder, best_detail
 
 
 class Request(NamedTuple):
@@ -44,7 +44,7 @@ class Request(NamedTuple):
 class Observer(Follower):
     """A follower of a process that runs already, and goes on when it is let go."""
 
-    def __init__(self, journal: Journal, recorder: Recorder, tids: list[int]) -> None:
+    def __init__(self, journal: Journal, recorder: Recorder | NoRecorder, tids: list[int]) -> None:
         super().__init__(journal, recorder)
         space = self._new_space()
         for tid in tids:
@@ -52,17 +52,21 @@ class Observer(Follower):
 
     def begin(self) -> None:
         """Reads what is there, with every thread stopped, and lets them go on."""
+        self._look_at_everything()
+        for tid in self._threads:
+            _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
+
+    def _look_at_everything(self) -> None:
         first = next(iter(self._threads.values()))
-        mappings = procfs.maps(str(first.pid))
+        # By the thread's number: under the process's there is nothing left when its first thread has ended.
+        mappings = procfs.maps(str(first.tid))
         self._write(MapsRead(time.monotonic_ns(), first.space.number, mappings, False))
         chunks = chunks_of_all(mappings)
-        entries = pagemap.read(first.pid, chunks)
+        entries = pagemap.read(first.tid, chunks)
         first.space.touched = {page // CHUNK_PAGES for page in entries}
         self._write(Snapshot(time.monotonic_ns(), first.space.number, frozenset(chunks), entries))
         heap = next((each for each in mappings if each.path == "[heap]"), None)
         first.space.program_break = heap.end if heap is not None else 0
-        for tid in self._threads:
-            _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
 
     def stop(self) -> None:
         """Stops every thread and takes a last look at what was touched."""
