@@ -150,7 +150,11 @@ class Attachment(Observer):
         if thread.tid in self._held:
             return True
         # The end of a process's first thread is not told before all the others have ended.
-        return thread.is_leaving and thread.tid == thread.pid and _state(thread.pid, thread.tid) in "ZX"
+        is_first_of_many = thread.tid == thread.pid and thread.pid in {each.pid for each in self._staying()}
+        return is_first_of_many and thread.is_leaving and _state(thread.pid, thread.tid) in "ZX"
+
+    def _staying(self) -> list[Thread]:
+        return [each for each in self._threads.values() if not each.is_leaving]
 
     def _take_stop(self) -> bool:
         """Deals with one stop or end, if there is one."""
@@ -199,16 +203,16 @@ class Attachment(Observer):
     def _last_look(self) -> None:
         """Reads what the faults of the stretch have left, and the counters, while nothing runs."""
         self._take_events()
-        by_space = {thread.space.number: thread for thread in self._threads.values()}
+        by_space = {thread.space.number: thread for thread in self._staying()}
         for thread in by_space.values():
             is_blind = self.journal.level == COUNTERS
             mappings = procfs.maps(str(thread.tid))
             self._snapshot(thread, chunks_of_all(mappings) if is_blind else set(thread.space.unread))
             self._read_maps(thread, is_check=True)
-        for thread in self._threads.values():
+        for thread in self._staying():
             if thread.number >= 0:
                 self._left_for_good(thread, self._names.get(thread.number, f"system call {thread.number}"))
-        for pid in {thread.pid for thread in self._threads.values()}:
+        for pid in {thread.pid for thread in self._staying()}:
             self._write(Released(time.monotonic_ns(), pid, *process_counts(pid)))
 
     def _let_go(self, tid: int) -> None:
