@@ -112,18 +112,20 @@ def line_of(*faults: int) -> Timeline:
     return {"start_ns": 0, "step_ns": 1_500_000, "steps": len(faults), "rows": [row]}
 
 
-def test_levels_are_relative_to_the_fullest_step_and_one_fault_is_seen() -> None:
-    lines = spreadwords.timeline(line_of(0, 1, 400, 500, 800)).splitlines()
-    assert lines == [
-        "faults  when, in steps of 1.5 ms (fullest: 800 faults)",
-        "  1701  | ▁▄▅█|  zero-fill on write",
+def test_levels_are_relative_to_the_rows_fullest_step_and_one_fault_is_seen() -> None:
+    made = line_of(0, 1, 400, 750, 800)
+    made["rows"].append({"cause": "thp", "title": "transparent huge page", "faults": [2, 0, 0, 1, 0]})
+    assert spreadwords.timeline(made).splitlines() == [
+        "faults  most  when, in steps of 1.5 ms",
+        "  1951   800  | ▁▄██|  zero-fill on write",
+        "     3     2  |█  ▄ |  transparent huge page",
     ]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso8859-1", None, "no-such"])
 def test_where_blocks_cannot_be_written_there_is_ascii(encoding: str | None) -> None:
     text = spreadwords.timeline(line_of(0, 1, 8), encoding)
-    assert text.splitlines()[1] == "     9  | .@|  zero-fill on write"
+    assert text.splitlines()[1] == "     9     8  | .@|  zero-fill on write"
     assert text.isascii()
 
 
@@ -135,8 +137,8 @@ def test_the_ascii_picture_is_what_a_terminal_without_unicode_gets(probe: Probe)
 
 
 def test_nothing_at_all_is_a_line_without_rows() -> None:
-    empty: Timeline = {"start_ns": 0, "step_ns": 1, "steps": 32, "rows": []}
-    assert spreadwords.timeline(empty) == "faults  when, in steps of 1 ns (fullest: 0 faults)"
+    empty: Timeline = {"start_ns": 0, "step_ns": 1, "steps": 28, "rows": []}
+    assert spreadwords.timeline(empty) == "faults  most  when, in steps of 1 ns"
 
 
 def test_pages_that_faulted_once_are_not_shown_and_long_lines_are_cut() -> None:

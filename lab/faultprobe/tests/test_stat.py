@@ -99,9 +99,7 @@ def test_counts_are_those_of_the_ledger(probe: Probe, tmp_path: Path) -> None:
 
 
 def test_what_the_kernel_populates_had_no_trap(probe: Probe, tmp_path: Path) -> None:
-    few, more = (
-        stat(probe, tmp_path, sys.executable, "-c", POPULATING, str(pages)) for pages in (10, 110)
-    )
+    few, more = (stat(probe, tmp_path, sys.executable, "-c", POPULATING, str(pages)) for pages in (10, 110))
     assert more["without_trap"] - few["without_trap"] == 100
 
 
@@ -130,9 +128,7 @@ def test_a_child_that_nobody_waits_for_makes_the_difference_unknown(probe: Probe
 
 
 @pytest.mark.parametrize("level", ["user mode", "counters"])
-def test_without_permission_the_counters_are_still_told(
-    monkeypatch: pytest.MonkeyPatch, level: str
-) -> None:
+def test_without_permission_the_counters_are_still_told(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
     true_open = _native.perf_open
 
     def refusing(major: bool, pid: int, cpu: int, from_exec: bool, user_only: bool, *rest: Any) -> int:

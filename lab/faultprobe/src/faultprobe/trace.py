@@ -168,7 +168,8 @@ def _why_not(pid: int) -> str:
             return f"process {pid} is being followed by process {line.split()[1]} already (ptrace)"
     scope = procfs.read_int("/proc/sys/kernel/yama/ptrace_scope")
     rule = f"; kernel.yama.ptrace_scope is {scope}" if scope else ""
-    return f"process {pid} may not be followed (ptrace): run as its user or as root{rule}"
+    way = "run as its user or as root" if os.geteuid() else "it is outside of what this root may do"
+    return f"process {pid} may not be followed (ptrace): {way}{rule}"
 
 
 def _recorder(

@@ -11,7 +11,8 @@ from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import FULL, Journal
 from faultprobe.ledger.schema import Timeline
 
-STEPS = 32
+# With two numbers before it and most titles of causes behind it, a row fits 80 columns.
+STEPS = 28
 
 
 def cause_without_trap(each: Untrapped, level: str) -> str:

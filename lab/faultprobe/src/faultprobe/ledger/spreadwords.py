@@ -16,15 +16,14 @@ UNITS = (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1))
 
 
 def timeline(made: Timeline, encoding: str | None = "utf-8") -> str:
-    """A row for each cause: how full each stretch of time is, compared with the fullest of all rows."""
+    """A row for each cause: how full each step is, compared with the row's own fullest, which is told."""
     levels = _levels(encoding)
-    most = max((number for row in made["rows"] for number in row["faults"]), default=0)
-    rows: list[tuple[int, str]] = []
+    rows: list[tuple[int, int, str]] = []
     for row in made["rows"]:
+        most = max(row["faults"])
         picture = "".join(_level(number, most, levels) for number in row["faults"])
-        rows.append((sum(row["faults"]), f"|{picture}|  {row['title']}"))
-    heading = f"when, in steps of {_duration(made['step_ns'])} (fullest: {most} faults)"
-    return _fitting([("faults", heading), *rows])
+        rows.append((sum(row["faults"]), most, f"|{picture}|  {row['title']}"))
+    return _fitting([("faults", "most", f"when, in steps of {_duration(made['step_ns'])}"), *rows])
 
 
 def top_pages(lines: Sequence[PageLine]) -> str:
