@@ -10,7 +10,10 @@ from __future__ import annotations
 import msgspec
 
 SCHEMA_VERSION = 3
-"""Of the ledgers this lab reads."""
+"""Of the ledgers that today's faultprobe writes."""
+
+READABLE_VERSIONS = (2, SCHEMA_VERSION)
+"""Of those this lab reads: what 3 added (time line, top pages, threads) stands beside these fields."""
 
 
 class CauseLine(msgspec.Struct, frozen=True):

@@ -17,25 +17,17 @@ from pathlib import Path
 
 from faultprobe import _native, procfs
 from faultprobe.ledger.follow import (
-    EVENT_EXEC,
-    EVENT_VFORK,
     OPTION_KILL,
     OPTIONS,
-    PTRACE_DETACH,
-    PTRACE_INTERRUPT,
     PTRACE_SEIZE,
-    WALL,
-    WNOTHREAD,
 )
 from faultprobe.ledger.journal import COUNTERS, Journal, Released
-from faultprobe.ledger.observe import Observer
-from faultprobe.ledger.threads import Thread, chunks_of_all, draining, process_counts
+from faultprobe.ledger.observe import LOOK_SECONDS, Observer, state_of
+from faultprobe.ledger.threads import chunks_of_all, draining, process_counts
 from faultprobe.perf import NoRecorder, Recorder
 
 TIME_OVER, INTERRUPTED, PROCESS_ENDED = "time over", "interrupted", "process ended"
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
-# A stop is told by SIGCHLD, which another thread of ours may have taken: look by ourselves as often as this.
-LOOK_SECONDS = 0.02
 
 
 class Attachment(Observer):
@@ -47,10 +39,6 @@ class Attachment(Observer):
     def __init__(self, journal: Journal) -> None:
         super().__init__(journal, NoRecorder(), [])
         self._is_holding = True
-        # Threads at rest: the signal each is to be given, None for one that its own SIGSTOP holds.
-        self._held: dict[int, int | None] = {}
-        # Children of vfork that run in their parent's memory: the parent cannot stop before they are out.
-        self._borrowing: set[int] = set()
 
     @property
     def tids(self) -> list[int]:
@@ -94,11 +82,6 @@ class Attachment(Observer):
         self.journal.stretch_ns, self.journal.stretch_end = (begun, time.monotonic_ns()), why
         return why
 
-    def let_go(self) -> None:
-        """Ends the following; every process goes on."""
-        for tid in list(self._threads):
-            self._let_go(tid)
-
     # Running and stopping
 
     def _run(self, until_ns: int | None) -> str:
@@ -118,7 +101,7 @@ class Attachment(Observer):
         found = False
         for each in Path(f"/proc/{self.journal.pid}/task").iterdir():
             tid = int(each.name)
-            if tid in self._threads or _state(self.journal.pid, tid) in "ZX":
+            if tid in self._threads or state_of(self.journal.pid, tid) in "ZX":
                 continue
             try:
                 _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
@@ -134,69 +117,6 @@ class Attachment(Observer):
                       if self._threads else self._new_space())  # fmt: skip
             found = True
         return found
-
-    def _hold(self) -> None:
-        """Returns when no followed thread runs any more."""
-        self._is_holding = True
-        for tid in self._threads:
-            if tid not in self._held:
-                with contextlib.suppress(ProcessLookupError):
-                    _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
-        while self._early or not all(self._is_at_rest(each) for each in self._threads.values()):
-            if not self._take_stop():
-                signal.sigtimedwait({signal.SIGCHLD}, LOOK_SECONDS)
-
-    def _is_at_rest(self, thread: Thread) -> bool:
-        if thread.tid in self._held:
-            return True
-        # The end of a process's first thread is not told before all the others have ended.
-        is_first_of_many = thread.tid == thread.pid and thread.pid in {each.pid for each in self._staying()}
-        return is_first_of_many and thread.is_leaving and _state(thread.pid, thread.tid) in "ZX"
-
-    def _staying(self) -> list[Thread]:
-        return [each for each in self._threads.values() if not each.is_leaving]
-
-    def _take_stop(self) -> bool:
-        """Deals with one stop or end, if there is one."""
-        options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | os.WNOHANG | WALL | WNOTHREAD
-        try:
-            info = os.waitid(os.P_ALL, 0, options)
-        except ChildProcessError:
-            self._threads.clear()
-            self._early.clear()
-            return False
-        if info is None:
-            return False
-        if info.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
-            self._held.pop(info.si_pid, None)
-            self._borrowing.discard(info.si_pid)
-            self._ended(info.si_pid)
-        else:
-            os.waitpid(info.si_pid, WALL)
-            self._stopped(info.si_pid, info.si_status)
-        return True
-
-    def _stopped(self, tid: int, status: int) -> None:
-        self._held.pop(tid, None)
-        event = status >> 8
-        if event == EVENT_VFORK and tid in self._threads:
-            self._borrowing.add(_native.ptrace_event_message(tid))
-        elif event == EVENT_EXEC:
-            self._borrowing.discard(tid)
-        super()._stopped(tid, status)
-
-    def _go_on(self, tid: int, signal_number: int) -> None:
-        thread = self._threads[tid]
-        if self._is_holding and not thread.is_leaving and thread.pid not in self._borrowing:
-            self._held[tid] = signal_number
-        else:
-            super()._go_on(tid, signal_number)
-
-    def _stay_stopped(self, tid: int) -> None:
-        if self._is_holding:
-            self._held[tid] = None
-        else:
-            super()._stay_stopped(tid)
 
     # The end
 
@@ -214,16 +134,6 @@ class Attachment(Observer):
                 self._left_for_good(thread, self._names.get(thread.number, f"system call {thread.number}"))
         for pid in {thread.pid for thread in self._staying()}:
             self._write(Released(time.monotonic_ns(), pid, *process_counts(pid)))
-
-    def _let_go(self, tid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            _native.ptrace_request(PTRACE_DETACH, tid, self._held.pop(tid, None) or 0)
-
-
-def _state(pid: int, tid: int) -> str:
-    """The letter of a thread's state; "X" when it is gone."""
-    text = procfs.read(f"/proc/{pid}/task/{tid}/stat")
-    return text.rpartition(")")[2].split()[0] if text else "X"
 
 
 def _tracer(pid: int, tid: int) -> int:
