@@ -10,7 +10,7 @@ BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
 REPEAT ?= 200
 
-.PHONY: help lab test test-faultprobe lint doctor up down shell selftest report payload lock bench clean environment environment-dev
+.PHONY: help lab test test-host test-guests lint doctor up down shell selftest report payload lock bench clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,13 +18,23 @@ help: ## List the targets.
 lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all).
 	@$(LAB) lab --guests "$(GUESTS)"
 
-# With ARGS="..." pytest gets just that. faultprobe is a project of its own, tested as it is installed.
-test: environment-dev $(if $(ARGS),,test-faultprobe) ## Run every test, on real guests too.
-	@$(PYTHON) -m pytest $(ARGS)
-
-test-faultprobe: environment-dev
+# With ARGS="..." pytest gets just that. Otherwise what needs no guests runs beside what waits for them: two
+# processors are enough for both. faultprobe is a project of its own, tested as it is installed.
+test: environment-dev ## Run every test, on real guests too.
+ifeq ($(ARGS),)
 	@$(PYTHON) -m pip install -qq --no-deps --no-build-isolation --no-input ./lab/faultprobe
-	@$(PYTHON) -m pytest -c lab/faultprobe/pyproject.toml lab/faultprobe/tests
+	@$(MAKE) -j2 test-host test-guests
+else
+	@$(PYTHON) -m pytest $(ARGS)
+endif
+
+test-host: # Its lines would be mixed with the other's: they are shown when it is done.
+	@{ $(PYTHON) -m pytest -c lab/faultprobe/pyproject.toml lab/faultprobe/tests && \
+	   $(PYTHON) -m pytest tests/unit tests/golden; } > $(VENV)/test-host.log 2>&1; \
+	 status=$$?; cat $(VENV)/test-host.log; exit $$status
+
+test-guests:
+	@$(PYTHON) -m pytest tests/integration tests/guests
 
 lint: environment-dev ## Check types, style, playbooks and YAML.
 	@$(LAB) lint

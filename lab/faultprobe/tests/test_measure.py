@@ -116,6 +116,31 @@ def test_each_phase_has_its_own_causes(tmp_path: Path) -> None:
     assert (asked["call"], asked["faults"], asked["length"]) == ("madvise", 64, 64 * PAGE)
 
 
+HEAP = """
+import ctypes, json
+from faultprobe.measure import measure
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+with measure() as measured:
+    for _ in range(40):
+        ctypes.memset(ctypes.c_void_p(libc.malloc(100_000)), 1, 100_000)
+print(json.dumps(measured.ledger))
+"""
+
+
+def test_the_heap_grows_where_it_ended_when_the_look_began() -> None:
+    # Below malloc's threshold, so that the blocks come from the heap, which brk makes longer.
+    done = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, check=True)
+    ledger: MeasuredLedger = json.loads(done.stdout)
+    assert_balanced(ledger)
+    (phase,) = ledger["phases"]
+    assert [line for line in phase["causes"] if line["cause"] == "no-mapping"] == []
+    heap = [
+        line["faults"] for line in phase["bill"] if (line["kind"], line["cause"]) == ("heap", "zero-fill")
+    ]
+    assert sum(heap) >= 30 * 100_000 // PAGE
+
+
 def test_other_threads_count_unless_this_one_is_asked_for() -> None:
     def touch() -> None:
         write_all(memory(500))
@@ -127,6 +152,16 @@ def test_other_threads_count_unless_this_one_is_asked_for() -> None:
             worker.join()
         assert_balanced(measured.ledger)
         assert at_least <= measured.ledger["phases"][0]["rise_minor"] < below
+
+
+def test_threads_that_end_with_the_block_are_no_trouble() -> None:
+    # join returns a moment before the thread is gone: the helper stops it at its very end, or comes too late.
+    for _ in range(12):
+        with measure.measure() as measured:
+            worker = threading.Thread(target=lambda: write_all(memory(10)))
+            worker.start()
+            worker.join()
+        assert_balanced(measured.ledger)
 
 
 def test_a_thread_that_ran_before_is_followed_too() -> None:

@@ -84,3 +84,24 @@ def test_records_that_were_dropped_are_counted() -> None:
     samples = record(perfrecords.RECORD_LOST_SAMPLES, perfrecords.LOST_SAMPLES.pack(2))
     assert one.decode(dropped + samples) == []
     assert one.lost == 42
+
+
+def dated(time_ns: int) -> bytes:
+    return record(perfrecords.RECORD_SAMPLE, MINOR.pack(0x400000, time_ns, 0x1000), 2)
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "misdated"),
+    [
+        ([100, 101, 101, 102], 0),
+        ([100, 99, 100], 0),
+        ([100, 98, 100], 1),
+        ([98, 99], 1),
+        ([100, 500, 101, 500, 102], 2),
+    ],
+    ids=["in order", "within the clock's own slack", "one before", "before it began", "two ahead"],
+)
+def test_a_time_that_runs_back_is_another_clocks(times_ms: list[int], misdated: int) -> None:
+    reading = Decoder(0, (10, 10), {MAJOR_ID}, {MARK_ID}, began_ns=100_000_000)
+    reading.decode(b"".join(dated(each * 1_000_000) for each in times_ms))
+    assert reading.misdated == misdated

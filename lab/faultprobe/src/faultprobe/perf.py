@@ -15,11 +15,22 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from faultprobe import _native, procfs
-from faultprobe.perfrecords import Decoder, Event, Exited, Fault, Forked, Mapped, Named, Reached
+from faultprobe.perfrecords import (
+    CLOCK_SLACK_NS,
+    Decoder,
+    Event,
+    Exited,
+    Fault,
+    Forked,
+    Mapped,
+    Named,
+    Reached,
+)
 
 __all__ = ["Event", "Exited", "Fault", "Forked", "Mapped", "Named", "PerfRefused", "Reached", "Recorder"]
 
@@ -61,7 +72,9 @@ def refusal(error: OSError) -> PerfRefused:
 def online_cpus() -> list[int]:
     """The processors that are running, from a list such as "0-3,8"."""
     cpus: list[int] = []
-    for part in (procfs.read("/sys/devices/system/cpu/online") or "0").split(","):
+    # Without /sys (a bare chroot) all that there are: a processor left out would hide its faults.
+    listed = procfs.read("/sys/devices/system/cpu/online") or f"0-{(os.cpu_count() or 1) - 1}"
+    for part in listed.split(","):
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
     return cpus
@@ -105,7 +118,7 @@ class NoRecorder:
     """Stands in for a Recorder where the kernel does not let us record: nothing ever happens."""
 
     descriptors: tuple[int, ...] = ()
-    counted = lost = ring_bytes = 0
+    counted = lost = misdated = ring_bytes = 0
     is_marked = False
 
     def mark(self, tid: int, address: int) -> bool:
@@ -155,13 +168,16 @@ class Recorder:
         self._draining = threading.Lock()
         self._events: list[Event] = []
         cpus = online_cpus()
+        began_ns = time.monotonic_ns()
         first_to_run = (pid, pid) if pid else (os.getpid(), threading.get_native_id())
         sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
         try:
             for cpu in cpus:
                 first = len(self._descriptors)
                 self._open(pid, cpu, from_exec, user_only, sizes)
-                self._decoders.append(Decoder(detail, first_to_run, self._major_ids, self._mark_ids))
+                self._decoders.append(
+                    Decoder(detail, first_to_run, self._major_ids, self._mark_ids, began_ns)
+                )
                 for tid in also:
                     self._events_of(tid, cpu, from_exec, user_only, min(sizes) // 4)
                 self._first_of_cpu.append(self._descriptors[first])
@@ -258,6 +274,13 @@ class Recorder:
         """Records of any kind the kernel said it had to drop because a ring was full."""
         self.new_events()
         return sum(decoder.lost for decoder in self._decoders)
+
+    @property
+    def misdated(self) -> int:
+        """Faults whose time is of another recorder's clock (see `Decoder`), or still to come."""
+        latest_ns = time.monotonic_ns() + CLOCK_SLACK_NS
+        ahead = sum(isinstance(each, Fault) and each.time_ns > latest_ns for each in self.events())
+        return ahead + sum(decoder.misdated for decoder in self._decoders)
 
     def close(self) -> None:
         for ring in self._rings:

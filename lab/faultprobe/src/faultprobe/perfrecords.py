@@ -98,16 +98,34 @@ class Named(NamedTuple):
 Event = Union[Fault, Reached, Mapped, Forked, Exited, Named]
 
 
+# Further back than the clock itself may seem to go, which is read while it is adjusted (kernel/time/
+# timekeeping.c, ktime_get_mono_fast_ns): by the few ns of one adjustment.
+CLOCK_SLACK_NS = 1_000_000
+
+
 class Decoder:
     """Turns what one processor's ring held into events, in the order they came in.
 
     `detail` is the recorder's, `runs` the process and thread that may run there already. The two sets of
     event ids may grow meanwhile. `lost` counts the records that the kernel says it dropped, and faults that
     came when nobody was known to run, which does not happen unless something was lost.
+
+    `misdated` counts records whose time lies before that of the record before, or before `began_ns`: one of
+    the two bears another clock. The kernel fills in a fault's sample once for all recorders that want it, by
+    the clock of the one that was opened last (perf_prepare_sample, since Linux 6.3).
     """
 
-    def __init__(self, detail: int, runs: tuple[int, int], major_ids: set[int], mark_ids: set[int]) -> None:
+    def __init__(
+        self,
+        detail: int,
+        runs: tuple[int, int],
+        major_ids: set[int],
+        mark_ids: set[int],
+        began_ns: int = 0,
+    ) -> None:
         self.lost = 0
+        self.misdated = 0
+        self._latest_ns = began_ns
         self._runs: tuple[int, int] | None = runs
         self._major_ids = major_ids
         self._mark_ids = mark_ids
@@ -133,6 +151,7 @@ class Decoder:
                 pid, tid, time, _ = TRAILER.unpack_from(data, end - TRAILER.size)
                 is_leaving = kind == RECORD_SWITCH and misc & MISC_SWITCH_OUT
                 self._runs = None if is_leaving else (pid, tid)
+                self._date(time)
                 if kind != RECORD_SWITCH:
                     found.append(_change(kind, misc, data, body, time))
             at = end
@@ -143,12 +162,18 @@ class Decoder:
         if self._runs is None:
             self.lost += 1
             return
+        self._date(time)
         details = self._details.unpack_from(data, body + MINOR.size)
         in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
         found.append(Fault(time, *self._runs, ip, address, False, in_kernel, *details))
 
+    def _date(self, time_ns: int) -> None:
+        self.misdated += time_ns < self._latest_ns - CLOCK_SLACK_NS
+        self._latest_ns = time_ns
+
     def _named(self, data: bytes, body: int, misc: int) -> Event:
         event_id, ip, pid, tid, time, address = NAMED.unpack_from(data, body)
+        self._date(time)
         if event_id in self._mark_ids:
             return Reached(time, pid, tid, ip)
         details = self._details.unpack_from(data, body + NAMED.size)

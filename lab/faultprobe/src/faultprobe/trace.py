@@ -108,6 +108,7 @@ def trace(
         follower.follow()
         assert follower.exit_status is not None
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
+        journal.misdated = recorder.misdated
         journal.ring_bytes = recorder.ring_bytes
     return Trace(journal, account_of(journal), os.waitstatus_to_exitcode(follower.exit_status))
 
@@ -134,6 +135,7 @@ def attach(pid: int, seconds: float | None = None, *, ring_bytes: int | None = N
             attachment.follow_for(recorder, seconds)
             # While nothing runs: a fault between the two would look like a lost one.
             journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
+            journal.misdated = recorder.misdated
             journal.ring_bytes = recorder.ring_bytes
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -178,6 +178,7 @@ class _Walk:
                     self.account.resident.update(self.pages[step.space].resident())
             else:
                 space.load(step.mappings)
+                space.program_break = step.program_break or space.program_break
         elif isinstance(step, Born):
             self._forked(step.pid)
         elif isinstance(step, Executed):

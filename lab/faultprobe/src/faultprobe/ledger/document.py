@@ -233,11 +233,18 @@ def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) 
 
 def _lost(journal: Journal, account: Account) -> list[str]:
     lost = max(journal.lost, journal.counted - len(account.findings))
+    reasons = []
+    if journal.misdated:
+        reasons.append(
+            f"{journal.misdated} records bear another recorder's clock: start perf before faultprobe, "
+            "or with -k CLOCK_MONOTONIC"
+        )
     if not lost:
-        return []
+        return reasons
     return [
+        *reasons,
         f"{lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too small "
-        "(--ring-kib raises it)"
+        "(--ring-kib raises it)",
     ]
 
 

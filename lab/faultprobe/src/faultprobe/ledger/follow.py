@@ -32,7 +32,6 @@ from faultprobe.ledger.journal import (
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.ledger.threads import (
     PAGE,
-    STAT_START_BREAK,
     Space,
     Thread,
     auxiliary,
@@ -43,6 +42,7 @@ from faultprobe.ledger.threads import (
     mmap_arguments,
     path_of,
     process_counts,
+    program_break,
     shares_memory,
 )
 from faultprobe.perf import Fault, NoRecorder, Recorder
@@ -233,8 +233,7 @@ class Follower:
         new = self._threads[pid]
         new.stack_seen = True
         mappings = procfs.maps(str(pid))
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        space.program_break = int(stat[STAT_START_BREAK])
+        space.program_break = program_break(pid, mappings)
         now = time.monotonic_ns()
         self._write(
             Executed(

@@ -69,12 +69,16 @@ class StackSeen(NamedTuple):
 
 
 class MapsRead(NamedTuple):
-    """The whole of /proc/PID/maps: after a call too rare to model, or at the end (`is_check`)."""
+    """The whole of /proc/PID/maps: at first, after a call too rare to model, or at the end (`is_check`).
+
+    `program_break` is where the heap ends, 0 where that is known already.
+    """
 
     time_ns: int
     space: int
     mappings: list[Mapping]
     is_check: bool
+    program_break: int = 0
 
 
 class Ended(NamedTuple):
@@ -139,6 +143,7 @@ class Journal:
     events: list[Event] = field(default_factory=list)
     counted: int = 0
     lost: int = 0
+    misdated: int = 0
     ring_bytes: int = 0
     entry: int = 0
     main: int = 0

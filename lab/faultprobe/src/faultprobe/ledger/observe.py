@@ -35,7 +35,7 @@ from faultprobe.ledger.follow import (
 )
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
-from faultprobe.ledger.threads import Thread, chunks_of_all
+from faultprobe.ledger.threads import Thread, chunks_of_all, program_break
 from faultprobe.perf import NoRecorder, Recorder, best_detail
 
 # A stop is told by SIGCHLD, which another thread of ours may have taken: look by ourselves as often as this.
@@ -73,13 +73,14 @@ class Observer(Follower):
         first = next(iter(self._threads.values()))
         # By the thread's number: under the process's there is nothing left when its first thread has ended.
         mappings = procfs.maps(str(first.tid))
-        self._write(MapsRead(time.monotonic_ns(), first.space.number, mappings, False))
+        first.space.program_break = program_break(first.tid, mappings)
+        self._write(
+            MapsRead(time.monotonic_ns(), first.space.number, mappings, False, first.space.program_break)
+        )
         chunks = chunks_of_all(mappings)
         entries = pagemap.read(first.tid, chunks)
         first.space.touched = {page // CHUNK_PAGES for page in entries}
         self._write(Snapshot(time.monotonic_ns(), first.space.number, frozenset(chunks), entries))
-        heap = next((each for each in mappings if each.path == "[heap]"), None)
-        first.space.program_break = heap.end if heap is not None else 0
 
     def stop(self) -> None:
         """Stops every thread and takes a last look at what was touched."""
@@ -184,6 +185,7 @@ def observe(pid: int, requests: int, answers: int) -> None:
         observer.stop()
         # While nothing runs: a fault between the two would look like a lost one.
         journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
+        journal.misdated = recorder.misdated
         journal.ring_bytes = recorder.ring_bytes
         observer.let_go()
     account = account_of(journal)
@@ -198,14 +200,22 @@ def _take_hold(pid: int) -> list[int]:
         if not new:
             return held
         for tid in new:
-            _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
-            _interrupt(tid)
-        held += new
+            try:
+                _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
+            except ProcessLookupError:
+                continue
+            if _interrupt(tid):
+                held.append(tid)
 
 
-def _interrupt(tid: int) -> None:
-    _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
-    os.waitpid(tid, WALL)
+def _interrupt(tid: int) -> bool:
+    """Stops a thread; False when it came to its end instead, as one that was just joined may."""
+    try:
+        _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
+        _, status = os.waitpid(tid, WALL)
+    except (ProcessLookupError, ChildProcessError):
+        return False
+    return os.WIFSTOPPED(status)
 
 
 def _request(data: bytes) -> Request:

@@ -102,6 +102,13 @@ def process_counts(pid: int) -> tuple[int, int]:
     return int(fields[STAT_MINOR]), int(fields[STAT_MAJOR])
 
 
+def program_break(pid: int, mappings: list[procfs.Mapping]) -> int:
+    """Where the heap of a stopped process ends; a heap that was never used has no mapping."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ends = [each.end for each in mappings if each.path == "[heap]"]
+    return max([int(fields[STAT_START_BREAK]), *ends])
+
+
 def close(thread: Thread) -> None:
     os.close(thread.stat)
 

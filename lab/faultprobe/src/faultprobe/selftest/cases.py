@@ -23,6 +23,8 @@ READ_ONLY, WRITTEN = "read", "written"
 HUGE_SETTING = "huge pages"
 # Off by default below 512 MiB of memory (hugepage_init in mm/huge_memory.c).
 HUGE_ZERO = f"{HUGE_PAGES}/use_zero_page"
+# 0: khugepaged leaves a region alone until each of its pages is filled; before, it would take faults away.
+COLLAPSED_HOLES = f"{HUGE_PAGES}/khugepaged/max_ptes_none"
 PARANOID = "/proc/sys/kernel/perf_event_paranoid"
 
 
@@ -129,7 +131,7 @@ CASES = (
          settings=((HUGE_SETTING, "madvise"),)),
     Case("huge-read-then-write", "reads two huge pages, then writes to them", {causes.THP_ZERO: 2},
          rule=rules.huge,
-         settings=((HUGE_SETTING, "madvise"), (HUGE_ZERO, "1"))),
+         settings=((HUGE_SETTING, "madvise"), (HUGE_ZERO, "1"), (COLLAPSED_HOLES, "0"))),
     Case("large-folios", "writes to 1 MiB with mTHP of 64 KiB", rule=rules.large_folios,
          settings=((f"{HUGE_PAGES}/hugepages-64kB/enabled", "madvise"),), since=(6, 8)),
     Case("stack-growth", "writes to 1 MiB of stack, downwards", rule=rules.stack),

@@ -24,6 +24,7 @@ BATCH = 31
 PLACE = "the region begins inside a fault-around window"
 TEXT_PLACE = "where the text lies decides how many windows of file pages are mapped"
 STACK_PLACE = "where the stack begins in its page decides how many pages of it are touched"
+STACK_START = "exec made a part of the stack, and how far it reaches into the region is told by the program"
 LEFT_OUT = "a page was locked in the kernel and left out of its window"
 IN_A_BATCH = "a page was still in another processor's batch, so it was copied and not reused"
 RACE = "another thread had brought the page in the meantime"
@@ -203,6 +204,7 @@ def stack(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
     there = machine.pages(max(0, region.end - observed.stack_start))
     wanted = {causes.STACK_GROWTH: machine.pages(region.end - region.start) - there, causes.ZERO_FILL: there}
     judged = exactly(observed, Counts(wanted, {}), machine)
+    judged.residues.append(STACK_START)
     growing = [each["address"] for each in observed.faults if each["cause"] == causes.STACK_GROWTH]
     if any(address >= observed.stack_start for address in growing):
         judged.wrong.append("the stack is said to have grown where it was already")
