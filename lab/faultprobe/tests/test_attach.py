@@ -87,6 +87,20 @@ print("touched", flush=True)
 sys.stdin.readline()
 sys.exit(4)
 """
+# Its first thread ends (SYS_exit), another one goes on.
+WITHOUT_ITS_FIRST_THREAD = """
+import ctypes, mmap, os, threading, time
+def fault():
+    while True:
+        memory = mmap.mmap(-1, 64 * mmap.PAGESIZE)
+        for page in range(64):
+            memory[page * mmap.PAGESIZE] = 1
+        memory.close()
+        time.sleep(0.001)
+threading.Thread(target=fault).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93, "riscv64": 93}.get(os.uname().machine, 1), 0)
+"""
 Running = subprocess.Popen[str]
 
 
@@ -233,6 +247,25 @@ def test_a_stopped_process_stays_stopped(probe: Probe, patient: Running, tmp_pat
         time.sleep(0.01)
     patient.send_signal(signal.SIGCONT)
     assert said(patient) == "touched\n"
+
+
+def test_a_process_without_its_first_thread(probe: Probe, tmp_path: Path) -> None:
+    output = tmp_path / "ledger.json"
+    process = started(WITHOUT_ITS_FIRST_THREAD)
+    try:
+        assert said(process) == "ready\n"
+        while not status_of(process.pid, "State").startswith("Z"):
+            time.sleep(0.01)
+        options = ("--check", "--json", str(output), "--pid", str(process.pid), "--seconds", "0.3")
+        done = probe("trace", *options, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        ledger = json.loads(output.read_text())
+        assert_balanced(ledger)
+        assert ledger["causes"][0]["cause"] == "shared-first"
+        assert {line["tid"] for line in ledger["threads"]} != {process.pid}
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_killed_tracer_harms_nobody(busy: Running, tmp_path: Path) -> None:

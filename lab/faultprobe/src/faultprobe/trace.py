@@ -30,6 +30,7 @@ from faultprobe.ledger.attach import ENDING, Attachment
 from faultprobe.ledger.document import of_trace
 from faultprobe.ledger.follow import WALL, Follower
 from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal
+from faultprobe.ledger.observe import state_of
 from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
@@ -146,15 +147,19 @@ def attach(pid: int, seconds: float | None = None, *, ring_bytes: int | None = N
 def _journal_of(pid: int) -> Journal:
     """An empty journal of a process that runs. Raises OSError when there is none that could be followed."""
     try:
-        path = str(Path(f"/proc/{pid}/exe").readlink())
-        argv = [os.fsdecode(each) for each in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+        # A process whose first thread has ended has a program only in the others.
+        threads = sorted(
+            Path(f"/proc/{pid}/task").iterdir(), key=lambda each: state_of(pid, int(each.name)) == "Z"
+        )
+        path = str((threads[0] / "exe").readlink())
+        argv = [os.fsdecode(each) for each in (threads[0] / "cmdline").read_bytes().split(b"\0")[:-1]]
     except PermissionError as error:
         raise PermissionError(errno.EPERM, _why_not(pid)) from error
     except FileNotFoundError as error:
         raise ProcessLookupError(errno.ESRCH, f"there is no process {pid} with a program in it") from error
     if pid == os.getpid():
         raise PermissionError(errno.EPERM, "a process cannot follow itself: faultprobe.measure does that")
-    parsed = elf.read(f"/proc/{pid}/exe")
+    parsed = elf.read(f"{threads[0]}/exe")
     if parsed is not None and parsed.is_64 != (sys.maxsize > 2**32):
         message = "a process of another word size: its system calls would be misread"
         raise OSError(errno.ENOEXEC, message, path)
