@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from faultprobe import document
 from faultprobe.ledger import causes
@@ -111,7 +111,7 @@ def load(path: str) -> Ledger:
         document.check_as(decoded, Ledger, "ledger")
     except document.DocumentError as error:
         raise NotComparable(f"{path}: not a ledger: {error}") from error
-    ledger: Ledger = decoded  # type: ignore[assignment]  # checked just now, field by field
+    ledger = cast(Ledger, decoded)
     _refuse_unbalanced(ledger, path)
     return ledger
 
