@@ -102,10 +102,10 @@ def parse_run(data: bytes, where: str) -> GuestRun:
     for experiment in run.probe.experiments:
         if experiment.ledger is not None:
             version = experiment.ledger.schema_version
-            _check_version(version, f"{where}: the ledger of {experiment.name}", ledger.SCHEMA_VERSION)
+            _check_version(version, f"{where}: the ledger of {experiment.name}", *ledger.READABLE_VERSIONS)
     for program, traces in run.traces.items():
         for each in (traces.direct, traces.by_shell):
-            _check_version(each.schema_version, f"{where}: the trace of {program}", ledger.SCHEMA_VERSION)
+            _check_version(each.schema_version, f"{where}: the trace of {program}", *ledger.READABLE_VERSIONS)
     return run
 
 
@@ -126,10 +126,11 @@ def _parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
         ) from error
 
 
-def _check_version(version: int, where: str, ours: int = SCHEMA_VERSION) -> None:
-    if version != ours:
+def _check_version(version: int, where: str, *readable: int) -> None:
+    ours = readable or (SCHEMA_VERSION,)
+    if version not in ours:
         raise BadDocument(
-            f"schema_version: is {version}, this lab reads {ours}",
+            f"schema_version: is {version}, this lab reads {' and '.join(str(each) for each in ours)}",
             where=where,
             hint="read it with the faultlab that wrote it, or run `make lab` again",
         )

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import msgspec
 
-SCHEMA_VERSION = 2
-"""Of the ledgers this lab reads."""
+SCHEMA_VERSION = 3
+"""Of the ledgers that today's faultprobe writes."""
+
+READABLE_VERSIONS = (2, SCHEMA_VERSION)
+"""Of those this lab reads: what 3 added (time line, top pages, threads) stands beside these fields."""
 
 
 class CauseLine(msgspec.Struct, frozen=True):
@@ -108,7 +111,7 @@ class Ledger(msgspec.Struct, frozen=True):
     schema_version: int
     argv: tuple[str, ...]
     path: str
-    exit_status: int
+    exit_status: int | None
     level: str
     lost: int
     verdict: Verdict

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Probe
 
-from faultprobe import cli, document
+from faultprobe import document
+from faultprobe.commands import common
 
 
 @pytest.mark.parametrize(
@@ -17,13 +18,13 @@ from faultprobe import cli, document
     [("1", 1), ("4096", 4096), ("64KiB", 65536), ("1MiB", 1048576), ("2GiB", 2 << 30), ("8 B", 8)],
 )
 def test_sizes(text: str, bytes_: int) -> None:
-    assert cli.size(text) == bytes_
+    assert common.size(text) == bytes_
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1MB", "1.5MiB", "MiB", "0KiB", "99999999999GiB"])
 def test_wrong_sizes(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        cli.size(text)
+        common.size(text)
 
 
 @pytest.mark.parametrize(

@@ -8,82 +8,28 @@ from __future__ import annotations
 import argparse
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
-from faultprobe import maparguments
+from faultprobe.commands import compare, stat, trace
+from faultprobe.commands import map as memory_map
+from faultprobe.commands.common import (
+    EXIT_BAD_ARGUMENTS,
+    EXIT_CANNOT_EXECUTE,
+    EXIT_CODES,
+    EXIT_NOT_AS_PREDICTED,
+    EXIT_NOT_FOUND,
+    EXIT_OK,
+    EXIT_RECORDER_FAILED,
+    EXIT_REFUSED,
+    Parser,
+    fail,
+    positive,
+    say,
+    size,
+    takes_program,
+)
 from faultprobe.version import __version__
-
-EXIT_OK = 0
-EXIT_NOT_AS_PREDICTED = 1
-EXIT_BAD_ARGUMENTS = 2
-EXIT_REFUSED = 3
-
-EXIT_RECORDER_FAILED = 125
-EXIT_CANNOT_EXECUTE = 126
-EXIT_NOT_FOUND = 127
-
-EXIT_CODES = """\
-exit codes:
-  0  done, and every count as predicted
-  1  done, but a count was not (aslr, selftest), the idle rise was above 0 (run, certificate), or an empty
-     block had a fault (bench)
-  2  bad arguments
-  3  the system refused (one line says what)
-"record" and "trace" pass on the command's own exit status (128 and more: ended by a signal), except for
-  1    trace --check: not every fault is accounted for
-  125  the recorder failed or lost records
-  126  the command cannot be executed
-  127  there is no such command
-"""
-UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
-
-def size(text: str) -> int:
-    """A size in bytes from "4096", "64KiB", "1MiB" or "2GiB". Raises argparse's error for anything else."""
-    found = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text)
-    if not found or found.group(2) not in UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 4096, 64KiB, 1MiB or 2GiB")
-    bytes_ = int(found.group(1)) * UNITS[found.group(2)]
-    if not 1 <= bytes_ <= sys.maxsize:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range: 1 byte to {sys.maxsize} bytes")
-    return bytes_
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def ring_kib(text: str) -> int:
-    """A ring's size in KiB: a power of two, at least a page."""
-    size_kib = positive(text)
-    if size_kib & (size_kib - 1) or size_kib << 10 < os.sysconf("SC_PAGE_SIZE"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size of a ring: a power of two, at least a page")
-    return size_kib
-
-
-def system_call(text: str) -> str:
-    """The name of a system call of this machine."""
-    from faultprobe import _native
-
-    if text not in _native.system_calls().values():
-        raise argparse.ArgumentTypeError(f"{text!r} is no system call of this machine")
-    return text
-
-
-def say(document: object, arguments: argparse.Namespace, to_text: Callable[[], str]) -> None:
-    """The document as JSON to the file named by --json, or as text to standard output."""
-    from faultprobe import document as documents
-
-    if arguments.json is None:
-        print(to_text())
-    else:
-        documents.write(document, arguments.json)
 
 
 def counters_command(arguments: argparse.Namespace) -> int:
@@ -162,32 +108,6 @@ def record_command(arguments: argparse.Namespace) -> int:
     return made.exit_status if made.exit_status >= 0 else 128 - made.exit_status
 
 
-def trace_command(arguments: argparse.Namespace) -> int:
-    from faultprobe import document, tracing
-    from faultprobe.ledger import words
-
-    ring_bytes = None if arguments.ring_kib is None else arguments.ring_kib << 10
-    try:
-        made = tracing.trace_in_foreground(
-            arguments.program, arguments.no_aslr, ring_bytes, arguments.phases_at or ""
-        )
-    except FileNotFoundError as error:
-        return fail(error, EXIT_NOT_FOUND)
-    except OSError as error:
-        is_refusal = error.errno in (errno.EACCES, errno.ENOEXEC, errno.EPERM) and error.filename is not None
-        return fail(error, EXIT_CANNOT_EXECUTE if is_refusal else EXIT_RECORDER_FAILED)
-    ledger = made.ledger(arguments.faults)
-    if arguments.json is not None:
-        document.write(ledger, arguments.json)
-    else:
-        print(words.ledger(ledger), file=sys.stderr)
-    if not ledger["verdict"]["valid"]:
-        return EXIT_RECORDER_FAILED
-    if arguments.check and not ledger["verdict"]["balanced"]:
-        return EXIT_NOT_AS_PREDICTED
-    return made.exit_status if made.exit_status >= 0 else 128 - made.exit_status
-
-
 def aslr_command(arguments: argparse.Namespace) -> int:
     from faultprobe import aslr, text
 
@@ -219,29 +139,6 @@ def selftest_command(arguments: argparse.Namespace) -> int:
     if not made["cases"]:
         return EXIT_REFUSED
     return EXIT_OK if made["passed"] else EXIT_NOT_AS_PREDICTED
-
-
-def map_command(arguments: argparse.Namespace) -> int:
-    from faultprobe.memorymap import command
-
-    try:
-        command.run(arguments)
-    except ValueError as error:
-        return fail(error, EXIT_BAD_ARGUMENTS)
-    return EXIT_OK
-
-
-def fail(error: Exception, code: int) -> int:
-    """One line for a person, and the exit code."""
-    print(f"faultprobe: {error}", file=sys.stderr)
-    return code
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_ARGUMENTS, f"{self.prog}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -290,20 +187,14 @@ def parser() -> argparse.ArgumentParser:
     record = command("record", record_command, "Every page fault of a program, its threads and children.")
     record.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
     record.add_argument("--user-only", action="store_true", help="leave out faults taken in kernel mode")
-    trace = command("trace", trace_command, "Every page fault of a program accounted for: where, who, why.")
-    trace.add_argument("--no-aslr", action="store_true", help="address randomization off for the program")
-    trace.add_argument(
-        "--ring-kib", type=ring_kib, metavar="N", help="size of each processor's ring: a power of two"
+    trace.add_arguments(
+        command("trace", trace.run, "Every page fault of a program accounted for: where, who, why.")
     )
-    trace.add_argument(
-        "--phases-at",
-        type=system_call,
-        metavar="CALL",
-        help="end a phase wherever the program makes this system call, e.g. getrusage",
+    stat.add_arguments(command("stat", stat.run, "The page faults of a program, counted only."))
+    compare.add_arguments(command("compare", compare.run, "What differs between two ledgers, largest first."))
+    memory_map.add_arguments(
+        command("map", memory_map.run, "The memory map of a process: the state of every page.")
     )
-    trace.add_argument("--check", action="store_true", help="exit code 1 unless every fault is accounted for")
-    trace.add_argument("--faults", action="store_true", help="a line for each single fault in the JSON")
-    maparguments.add(command("map", map_command, "The memory map of a process: the state of every page."))
     aslr = command("aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified.")
     aslr.add_argument(
         "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
@@ -340,8 +231,8 @@ def parser() -> argparse.ArgumentParser:
     choice.add_argument(
         "--no-aslr", dest="aslr", action="store_const", const=["off"], help="the same as --aslr off"
     )
-    for one in (record, trace, aslr):
-        one.add_argument("program", nargs=argparse.REMAINDER, metavar="-- PROGRAM [ARGUMENT...]")
+    for one in (record, aslr):
+        takes_program(one)
     return top
 
 
@@ -349,13 +240,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. A refusal of the system is one line on standard error."""
     top = parser()
     arguments = top.parse_args(argv)
-    if arguments.command in ("record", "trace", "aslr"):
+    if arguments.command in ("record", "trace", "stat", "aslr"):
         if arguments.program[:1] == ["--"]:
             del arguments.program[0]
-        if not arguments.program:
+        is_attaching = getattr(arguments, "pid", None) is not None
+        if is_attaching and arguments.program:
+            top.error(f"{arguments.command}: a program or --pid, not both")
+        if not is_attaching and not arguments.program:
             top.error(f"{arguments.command}: which program? Write it behind --")
-    if arguments.command == "map" and maparguments.complaint(arguments):
-        top.error(maparguments.complaint(arguments))
+    if arguments.command == "map" and memory_map.complaint(arguments):
+        top.error(memory_map.complaint(arguments))
     try:
         function: Callable[[argparse.Namespace], int] = arguments.function
         return function(arguments)

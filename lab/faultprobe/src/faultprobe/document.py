@@ -209,7 +209,7 @@ class Run(TypedDict):
 
 
 class DocumentError(ValueError):
-    """A decoded document is not a Run of this schema version; the message names the place."""
+    """A decoded document is not what its schema says, or of another version; the message names the place."""
 
 
 def check(document: Any) -> None:
@@ -217,7 +217,12 @@ def check(document: Any) -> None:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise DocumentError(f"schema_version is {version!r}, this faultprobe reads {SCHEMA_VERSION}")
-    _check(document, Run, "run")
+    check_as(document, Run, "run")
+
+
+def check_as(value: Any, expected: Any, place: str) -> None:
+    """Raises DocumentError unless a decoded value is of a TypedDict, list or other type of a schema."""
+    _check(value, expected, place)
 
 
 def verify(value: Any, schema: Any, place: str) -> None:

@@ -22,13 +22,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from faultprobe import _native, launch, perf
+from faultprobe import _native, launch, perf, procfs
 from faultprobe.facts import ADDR_NO_RANDOMIZE
 from faultprobe.ledger import elf, pagemap
 from faultprobe.ledger.account import Account, account_of
+from faultprobe.ledger.attach import ENDING, Attachment
 from faultprobe.ledger.document import of_trace
 from faultprobe.ledger.follow import WALL, Follower
 from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal
+from faultprobe.ledger.observe import state_of
 from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
@@ -36,11 +38,11 @@ AS_PARENT = -1
 
 @dataclass(frozen=True)
 class Trace:
-    """One traced run. `exit_status` is negative for the signal that ended the program."""
+    """One traced run. `exit_status` is negative for the signal that ended it, None when it goes on."""
 
     journal: Journal
     account: Account
-    exit_status: int
+    exit_status: int | None
 
     def ledger(self, with_faults: bool = False) -> Ledger:
         """The document; `with_faults` adds a line for each single fault."""
@@ -112,15 +114,85 @@ def trace(
     return Trace(journal, account_of(journal), os.waitstatus_to_exitcode(follower.exit_status))
 
 
+def attach(pid: int, seconds: float | None = None, *, ring_bytes: int | None = None) -> Trace:
+    """Accounts for a stretch in the life of a process that runs already, and of the children it then has.
+
+    It lasts for some seconds (None: for ever), until the process ends, or until this one is sent SIGINT,
+    SIGTERM, SIGHUP or SIGQUIT; then the process goes on. Children it had before are not followed.
+    Raises OSError when there is no such process or it cannot be followed. For the caller's thread the same
+    holds as in `trace`.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING | {signal.SIGCHLD})
+    try:
+        with contextlib.ExitStack() as stack:
+            journal = _journal_of(pid)
+            attachment = Attachment(journal)
+            stack.callback(attachment.let_go)
+            try:
+                attachment.take_hold()
+            except PermissionError as error:
+                raise PermissionError(errno.EPERM, _why_not(pid)) from error
+            recorder = _recorder(stack, journal, ring_bytes, attachment.tids)
+            attachment.follow_for(recorder, seconds)
+            # While nothing runs: a fault between the two would look like a lost one.
+            journal.events, journal.counted, journal.lost = recorder.events(), recorder.counted, recorder.lost
+            journal.misdated = recorder.misdated
+            journal.ring_bytes = recorder.ring_bytes
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    status = attachment.exit_status
+    return Trace(journal, account_of(journal), None if status is None else os.waitstatus_to_exitcode(status))
+
+
+def _journal_of(pid: int) -> Journal:
+    """An empty journal of a process that runs. Raises OSError when there is none that could be followed."""
+    try:
+        # A process whose first thread has ended has a program only in the others.
+        threads = sorted(
+            Path(f"/proc/{pid}/task").iterdir(), key=lambda each: state_of(pid, int(each.name)) == "Z"
+        )
+        path = str((threads[0] / "exe").readlink())
+        argv = [os.fsdecode(each) for each in (threads[0] / "cmdline").read_bytes().split(b"\0")[:-1]]
+    except PermissionError as error:
+        raise PermissionError(errno.EPERM, _why_not(pid)) from error
+    except FileNotFoundError as error:
+        raise ProcessLookupError(errno.ESRCH, f"there is no process {pid} with a program in it") from error
+    if pid == os.getpid():
+        raise PermissionError(errno.EPERM, "a process cannot follow itself: faultprobe.measure does that")
+    parsed = elf.read(f"{threads[0]}/exe")
+    if parsed is not None and parsed.is_64 != (sys.maxsize > 2**32):
+        message = "a process of another word size: its system calls would be misread"
+        raise OSError(errno.ENOEXEC, message, path)
+    return Journal(
+        argv, path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames(), is_attached=True
+    )
+
+
+def _why_not(pid: int) -> str:
+    """Why a process may not be followed."""
+    for line in (procfs.read(f"/proc/{pid}/status") or "").splitlines():
+        if line.startswith("TracerPid:") and line.split()[1] not in ("0", str(os.getpid())):
+            return f"process {pid} is being followed by process {line.split()[1]} already (ptrace)"
+    scope = procfs.read_int("/proc/sys/kernel/yama/ptrace_scope")
+    rule = f"; kernel.yama.ptrace_scope is {scope}" if scope else ""
+    way = "run as its user or as root" if os.geteuid() else "it is outside of what this root may do"
+    return f"process {pid} may not be followed (ptrace): {way}{rule}"
+
+
 def _recorder(
-    stack: contextlib.ExitStack, journal: Journal, ring_bytes: int | None
+    stack: contextlib.ExitStack, journal: Journal, ring_bytes: int | None, tids: Sequence[int] = ()
 ) -> perf.Recorder | perf.NoRecorder:
-    """The best recorder the system allows; what it does not allow is noted in the journal."""
+    """The best recorder the system allows; what it does not allow is noted in the journal.
+
+    `tids` are the threads of a process that runs already; without them it is going to exec.
+    """
+    first, *others = tids or (journal.pid,)
     for level in (FULL, USER_MODE):
         try:
             recorder = perf.Recorder(
-                journal.pid, ring_bytes=ring_bytes, user_only=level == USER_MODE, detail=journal.detail
-            )
+                first, also=others, from_exec=not tids, ring_bytes=ring_bytes,
+                user_only=level == USER_MODE, detail=journal.detail,
+            )  # fmt: skip
         except perf.PerfRefused as refusal:
             journal.refusal = journal.refusal or str(refusal)
             continue

@@ -29,6 +29,7 @@ static PyMethodDef methods[] = {
      "spawn(path, argv, envp, descriptors, persona, stack, go, report, stop) -> pid"},
     {"detach", detach, METH_VARARGS, "detach(pid): ends the stop at exec"},
     {"parse_report", parse_report, METH_VARARGS, "parse_report(bytes) -> (minor, major, errno)"},
+    {"adopt_orphans", adopt_orphans, METH_VARARGS, "adopt_orphans(on): orphans become our children"},
     {"perf_open", perf_open, METH_VARARGS,
      "perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor"},
     {"perf_open_mark", perf_open_mark, METH_VARARGS,

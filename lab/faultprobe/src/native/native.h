@@ -72,6 +72,7 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args);
 PyObject *spawn(PyObject *module, PyObject *args);
 PyObject *detach(PyObject *module, PyObject *args);
 PyObject *parse_report(PyObject *module, PyObject *args);
+PyObject *adopt_orphans(PyObject *module, PyObject *args);
 
 /* perf.c */
 PyObject *perf_open(PyObject *module, PyObject *args);

@@ -223,3 +223,19 @@ PyObject *parse_report(PyObject *module, PyObject *args)
     return Py_BuildValue("(lli)", report.inherited.minor, report.inherited.major,
                          report.failed_errno);
 }
+
+/*
+ * adopt_orphans(on): whether descendants whose parent has ended become this process's children, so
+ * that their counters can be read when they end (prctl(2), PR_SET_CHILD_SUBREAPER).
+ */
+PyObject *adopt_orphans(PyObject *module, PyObject *args)
+{
+    int on;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "p:adopt_orphans", &on))
+        return NULL;
+    if (prctl(PR_SET_CHILD_SUBREAPER, (unsigned long)on, 0, 0, 0) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}

@@ -25,6 +25,7 @@ from faultprobe.ledger.journal import (
     Executed,
     Journal,
     MapsRead,
+    Released,
     StackSeen,
 )
 from faultprobe.ledger.pagemap import Snapshot
@@ -64,6 +65,7 @@ class Process(NamedTuple):
     untrapped: int
     has_ended: bool
     status: int
+    was_released: bool = False
 
     @property
     def residual(self) -> int:
@@ -129,7 +131,7 @@ class _Walk:
         self.execs: dict[int, deque[Executed]] = defaultdict(deque)
         self.record_times: dict[int, list[int]] = defaultdict(list)
         self.calls: list[Call] = []
-        self.ends: list[Ended] = []
+        self.ends: list[Ended | Released] = []
         self.unseen: set[int] = set()
         if journal.is_attached:
             self.pages[0].attach()
@@ -184,7 +186,7 @@ class _Walk:
                 # The record of the new name was lost: the stop at the end of exec is late but certain.
                 self.execs[step.pid].remove(step)
                 self._executing(step)
-        elif isinstance(step, Ended):
+        elif isinstance(step, (Ended, Released)):
             self.ends.append(step)
 
     # Processes and images
@@ -322,13 +324,14 @@ class _Walk:
             recorded[finding.fault.pid] += 1
         for each in self.account.untrapped:
             untrapped[each.pid] += each.faults
-        paths = {image.pid: image.path for image in self.account.images}
+        paths = {self.journal.pid: self.journal.path}
+        paths.update((image.pid, image.path) for image in self.account.images)
         ended = {end.pid: end for end in self.ends}
         # The first process first: the ids of its children may be smaller, once the numbers have wrapped.
         for pid in sorted(
             {*self.parents, *ended, *recorded}, key=lambda each: (each != self.journal.pid, each)
         ):
-            end: Ended | None = ended.get(pid)
+            end = ended.get(pid)
             is_root = pid == self.journal.pid
             brought = (self.journal.inherited_minor, self.journal.inherited_major) if is_root else (0, 0)
             parent = self.parents.get(pid, 0)
@@ -342,8 +345,9 @@ class _Walk:
                     end.major - brought[1] if end else 0,
                     recorded[pid],
                     untrapped[pid],
-                    end is not None,
-                    end.status if end else 0,
+                    isinstance(end, Ended),
+                    end.status if isinstance(end, Ended) else 0,
+                    isinstance(end, Released),
                 )
             )
 

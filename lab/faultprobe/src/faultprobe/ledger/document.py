@@ -6,12 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from faultprobe.ledger import causes
+from faultprobe.ledger import causes, spread
 from faultprobe.ledger.account import Account, Process, Untrapped
+from faultprobe.ledger.calls import PAGE
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Ended, Journal, PhaseEnded, Window
 from faultprobe.ledger.schema import (
     SCHEMA_VERSION,
+    TOP_PAGES,
+    Attached,
     BillLine,
     CauseLine,
     CodeLine,
@@ -19,10 +22,12 @@ from faultprobe.ledger.schema import (
     ImageLine,
     Ledger,
     MeasuredLedger,
+    PageLine,
     PhaseLedger,
     ProcessLine,
     ResidentLine,
     StartUp,
+    ThreadLine,
     Totals,
     UntrappedLine,
     Verdict,
@@ -104,7 +109,7 @@ def _is_whose(pid: int, tid: int, journal: Journal, wanted: int) -> bool:
     return tid == wanted if wanted else pid == journal.pid
 
 
-def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: bool) -> Ledger:
+def of_trace(journal: Journal, account: Account, exit_status: int | None, with_faults: bool) -> Ledger:
     """The ledger of a traced program; `with_faults` adds a line for each single fault."""
     stages = Stages(account)
     images = _images(journal, account, stages)
@@ -115,6 +120,7 @@ def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: 
         "schema_version": SCHEMA_VERSION,
         "argv": journal.argv,
         "path": journal.path,
+        "attached": _attached(journal),
         "exit_status": exit_status,
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
         "ring_bytes": journal.ring_bytes,
@@ -130,7 +136,10 @@ def of_trace(journal: Journal, account: Account, exit_status: int, with_faults: 
         "bill": bill_lines(account.findings, stages),
         "code": code_lines(account.findings),
         "untrapped": [_untrapped_line(each, stages) for each in account.untrapped],
-        "processes": [_process_line(each) for each in account.processes],
+        "processes": _process_lines(journal, account),
+        "threads": _thread_lines(journal, account),
+        "top_pages": _page_lines(account),
+        "timeline": spread.timeline(journal, account),
         "unexplained_pages": account.unexplained_pages,
         "map_disagreements": account.map_disagreements,
         "resident": _resident_lines(account) if journal.level == COUNTERS else None,
@@ -150,8 +159,7 @@ def cause_lines(
         major[finding.cause] += finding.fault.is_major
         neighbours[finding.cause] += finding.neighbours
     for each in untrapped:
-        without_trap = causes.ARGUMENT_PAGE if each.is_exec else causes.UNTRAPPED
-        faults[without_trap if level == FULL else causes.UNRECORDED] += each.faults
+        faults[spread.cause_without_trap(each, level)] += each.faults
     return [
         {
             "cause": cause,
@@ -206,7 +214,7 @@ def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) 
         reasons.append(f"faults in kernel mode could not be recorded: {journal.refusal}")
     elif journal.level == COUNTERS:
         reasons.append(f"no fault could be recorded, only counted: {journal.refusal}")
-    cut_off = [each.pid for each in account.processes if not each.has_ended]
+    cut_off = [each.pid for each in account.processes if not each.has_ended and not each.was_released]
     if cut_off:
         reasons.append(f"the end of process {cut_off[0]} was not seen")
     killed = [each.pid for each in account.processes if each.has_ended and each.status & 0x7F == 9]
@@ -315,19 +323,60 @@ def _untrapped_line(each: Untrapped, stages: Stages) -> UntrappedLine:
     }
 
 
-def _process_line(each: Process) -> ProcessLine:
-    return {
-        "pid": each.pid,
-        "parent_pid": each.parent_pid,
-        "path": each.path,
-        "inherited": each.inherited,
-        "rise_minor": each.rise_minor,
-        "rise_major": each.rise_major,
-        "recorded": each.recorded,
-        "untrapped": each.untrapped,
-        "residual": each.residual,
-        "exit_status": os.waitstatus_to_exitcode(each.status) if each.has_ended else None,
-    }
+def _process_lines(journal: Journal, account: Account) -> list[ProcessLine]:
+    recorded, untrapped = spread.by_process(account)
+    return [
+        {
+            "pid": each.pid,
+            "parent_pid": each.parent_pid,
+            "path": each.path,
+            "inherited": each.inherited,
+            "rise_minor": each.rise_minor,
+            "rise_major": each.rise_major,
+            "recorded": each.recorded,
+            "untrapped": each.untrapped,
+            "residual": each.residual,
+            "exit_status": os.waitstatus_to_exitcode(each.status) if each.has_ended else None,
+            "causes": cause_lines(recorded[each.pid], untrapped[each.pid], journal.level),
+        }
+        for each in account.processes
+    ]
+
+
+def _thread_lines(journal: Journal, account: Account) -> list[ThreadLine]:
+    lines: list[ThreadLine] = [
+        {
+            "pid": pid,
+            "tid": tid,
+            "recorded": len(recorded),
+            "untrapped": sum(each.faults for each in untrapped),
+            "causes": cause_lines(recorded, untrapped, journal.level),
+        }
+        for (pid, tid), (recorded, untrapped) in spread.by_thread(account).items()
+    ]
+    return sorted(lines, key=lambda line: -line["recorded"] - line["untrapped"])
+
+
+def _page_lines(account: Account) -> list[PageLine]:
+    return [
+        {
+            "pid": findings[0].fault.pid,
+            "address": page * PAGE,
+            "kind": findings[-1].place.kind,
+            "object": findings[-1].place.object,
+            "faults": len(findings),
+            "major": sum(each.fault.is_major for each in findings),
+            "causes": cause_lines(findings, []),
+        }
+        for (_, page), findings in spread.top_pages(account, TOP_PAGES)
+    ]
+
+
+def _attached(journal: Journal) -> Attached | None:
+    if not journal.is_attached:
+        return None
+    start, end = journal.stretch_ns
+    return {"start_ns": start, "end_ns": end, "end": journal.stretch_end}
 
 
 def _fault_line(finding: Finding, stages: Stages) -> FaultLine:

@@ -133,13 +133,21 @@ class Follower:
                 self._take_events()
                 self._snapshot(thread, set(thread.space.unread))
             elif event == EVENT_STOP and number in STOPPING:
-                _native.ptrace_request(PTRACE_LISTEN, tid, 0)
+                self._stay_stopped(tid)
                 return
             deliver = number if event == 0 and number != SYSTEM_CALL_STOP else 0
-            _native.ptrace_request(PTRACE_SYSCALL, tid, deliver)
+            self._go_on(tid, deliver)
         except ProcessLookupError:
             # Killed while it was stopped: its end is what waitid tells next.
             return
+
+    def _go_on(self, tid: int, signal_number: int) -> None:
+        """Lets a stopped thread run to its next stop, with the signal it was stopped for."""
+        _native.ptrace_request(PTRACE_SYSCALL, tid, signal_number)
+
+    def _stay_stopped(self, tid: int) -> None:
+        """Leaves a thread to the signal that stopped its process, until SIGCONT."""
+        _native.ptrace_request(PTRACE_LISTEN, tid, 0)
 
     def _at_system_call(self, thread: Thread) -> None:
         if self._recorder.is_marked:

@@ -91,6 +91,15 @@ class Ended(NamedTuple):
     status: int
 
 
+class Released(NamedTuple):
+    """A process that is no longer followed and goes on: its counters (all threads) at that moment."""
+
+    time_ns: int
+    pid: int
+    minor: int
+    major: int
+
+
 class PhaseEnded(NamedTuple):
     """The first process made the system call that ends a phase. Its counters, at the entry of the call."""
 
@@ -110,7 +119,7 @@ class Window(NamedTuple):
 # How much the system let us record: every fault, those in user mode, or only that counters rose.
 FULL, USER_MODE, COUNTERS = "full", "user mode", "counters"
 
-Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, PhaseEnded, Snapshot]
+Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Released, PhaseEnded, Snapshot]
 
 
 @dataclass
@@ -121,6 +130,7 @@ class Journal:
     The entries of an attached one begin with the mappings and the state of all pages, which its faults
     before then have made. `refusal` says which permission is missing when `level` is not FULL.
     `phase_call` names the system call at which one phase ends and the next begins, "" for none.
+    `stretch_ns` is when an attached one began and ended, `stretch_end` why it ended.
     `zero_frames` are the physical pages the kernel maps for memory that was only read.
     """
 
@@ -142,4 +152,6 @@ class Journal:
     detail: int = 0
     is_attached: bool = False
     phase_call: str = ""
+    stretch_ns: tuple[int, int] = (0, 0)
+    stretch_end: str = ""
     zero_frames: frozenset[int] = frozenset()

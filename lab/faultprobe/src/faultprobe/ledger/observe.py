@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from faultprobe import _native, procfs
 from faultprobe.ledger import document, pagemap
 from faultprobe.ledger.account import account_of
 from faultprobe.ledger.follow import (
+    EVENT_EXEC,
+    EVENT_VFORK,
     OPTION_KILL,
     OPTIONS,
     PTRACE_DETACH,
@@ -27,12 +30,16 @@ from faultprobe.ledger.follow import (
     PTRACE_SEIZE,
     PTRACE_SYSCALL,
     WALL,
+    WNOTHREAD,
     Follower,
 )
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
-from faultprobe.ledger.threads import chunks_of_all, close, program_break
-from faultprobe.perf import Recorder, best_detail
+from faultprobe.ledger.threads import Thread, chunks_of_all, program_break
+from faultprobe.perf import NoRecorder, Recorder, best_detail
+
+# A stop is told by SIGCHLD, which another thread of ours may have taken: look by ourselves as often as this.
+LOOK_SECONDS = 0.02
 
 
 class Request(NamedTuple):
@@ -45,43 +52,115 @@ class Request(NamedTuple):
 class Observer(Follower):
     """A follower of a process that runs already, and goes on when it is let go."""
 
-    def __init__(self, journal: Journal, recorder: Recorder, tids: list[int]) -> None:
+    def __init__(self, journal: Journal, recorder: Recorder | NoRecorder, tids: list[int]) -> None:
         super().__init__(journal, recorder)
+        self._is_holding = False
+        # Threads at rest: the signal each is to be given, None for one that its own SIGSTOP holds.
+        self._held: dict[int, int | None] = {}
+        # Children of vfork that run in their parent's memory: the parent cannot stop before they are out.
+        self._borrowing: set[int] = set()
         space = self._new_space()
         for tid in tids:
             self._add(tid, journal.pid, space)
 
     def begin(self) -> None:
         """Reads what is there, with every thread stopped, and lets them go on."""
+        self._look_at_everything()
+        for tid in self._threads:
+            _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
+
+    def _look_at_everything(self) -> None:
         first = next(iter(self._threads.values()))
-        mappings = procfs.maps(str(first.pid))
-        first.space.program_break = program_break(first.pid, mappings)
+        # By the thread's number: under the process's there is nothing left when its first thread has ended.
+        mappings = procfs.maps(str(first.tid))
+        first.space.program_break = program_break(first.tid, mappings)
         self._write(
             MapsRead(time.monotonic_ns(), first.space.number, mappings, False, first.space.program_break)
         )
         chunks = chunks_of_all(mappings)
-        entries = pagemap.read(first.pid, chunks)
+        entries = pagemap.read(first.tid, chunks)
         first.space.touched = {page // CHUNK_PAGES for page in entries}
         self._write(Snapshot(time.monotonic_ns(), first.space.number, frozenset(chunks), entries))
-        for tid in self._threads:
-            _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
 
     def stop(self) -> None:
         """Stops every thread and takes a last look at what was touched."""
-        for thread in list(self._threads.values()):
-            if not _interrupt(thread.tid):
-                close(self._threads.pop(thread.tid))
+        self._hold()
         main = self._threads.get(self.journal.pid)
         if main is not None:
             self._take_events()
             self._snapshot(main, set(main.space.unread))
 
     def let_go(self) -> None:
-        """Ends the following; the process goes on."""
+        """Ends the following of threads that are at rest; every process goes on."""
         for tid in list(self._threads):
-            # Killed while it was stopped, together with its process.
-            with contextlib.suppress(ProcessLookupError):
-                _native.ptrace_request(PTRACE_DETACH, tid, 0)
+            self._let_go(tid)
+
+    def _hold(self) -> None:
+        """Returns when no followed thread runs any more."""
+        self._is_holding = True
+        for tid in self._threads:
+            if tid not in self._held:
+                with contextlib.suppress(ProcessLookupError):
+                    _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
+        while self._early or not all(self._is_at_rest(each) for each in self._threads.values()):
+            if not self._take_stop():
+                signal.sigtimedwait({signal.SIGCHLD}, LOOK_SECONDS)
+
+    def _is_at_rest(self, thread: Thread) -> bool:
+        if thread.tid in self._held:
+            return True
+        # The end of a process's first thread is not told before all the others have ended.
+        is_first_of_many = thread.tid == thread.pid and thread.pid in {each.pid for each in self._staying()}
+        return is_first_of_many and thread.is_leaving and state_of(thread.pid, thread.tid) in "ZX"
+
+    def _staying(self) -> list[Thread]:
+        return [each for each in self._threads.values() if not each.is_leaving]
+
+    def _take_stop(self) -> bool:
+        """Deals with one stop or end, if there is one."""
+        options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | os.WNOHANG | WALL | WNOTHREAD
+        try:
+            info = os.waitid(os.P_ALL, 0, options)
+        except ChildProcessError:
+            self._threads.clear()
+            self._early.clear()
+            return False
+        if info is None:
+            return False
+        if info.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+            self._held.pop(info.si_pid, None)
+            self._borrowing.discard(info.si_pid)
+            self._ended(info.si_pid)
+        else:
+            os.waitpid(info.si_pid, WALL)
+            self._stopped(info.si_pid, info.si_status)
+        return True
+
+    def _stopped(self, tid: int, status: int) -> None:
+        self._held.pop(tid, None)
+        event = status >> 8
+        if event == EVENT_VFORK and tid in self._threads:
+            self._borrowing.add(_native.ptrace_event_message(tid))
+        elif event == EVENT_EXEC:
+            self._borrowing.discard(tid)
+        super()._stopped(tid, status)
+
+    def _go_on(self, tid: int, signal_number: int) -> None:
+        thread = self._threads[tid]
+        if self._is_holding and not thread.is_leaving and thread.pid not in self._borrowing:
+            self._held[tid] = signal_number
+        else:
+            super()._go_on(tid, signal_number)
+
+    def _stay_stopped(self, tid: int) -> None:
+        if self._is_holding:
+            self._held[tid] = None
+        else:
+            super()._stay_stopped(tid)
+
+    def _let_go(self, tid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            _native.ptrace_request(PTRACE_DETACH, tid, self._held.pop(tid, None) or 0)
 
 
 def observe(pid: int, requests: int, answers: int) -> None:
@@ -145,6 +224,12 @@ def _request(data: bytes) -> Request:
     return Request(windows, decoded["tid"])
 
 
+def state_of(pid: int, tid: int) -> str:
+    """The letter of a thread's state; "X" when it is gone."""
+    text = procfs.read(f"/proc/{pid}/task/{tid}/stat")
+    return text.rpartition(")")[2].split()[0] if text else "X"
+
+
 def _say(descriptor: int, message: object) -> None:
     data = (json.dumps(message) + "\n").encode()
     while data:
@@ -154,6 +239,8 @@ def _say(descriptor: int, message: object) -> None:
 def main() -> None:
     """`python -c ... PID REQUESTS ANSWERS`: the two descriptors are this process's ends of pipes."""
     pid, requests, answers = (int(each) for each in sys.argv[1:4])
+    # Waited for, not delivered: it tells of stops.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
         observe(pid, requests, answers)
     except BrokenPipeError:

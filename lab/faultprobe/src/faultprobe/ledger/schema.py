@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Optional, TypedDict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+TOP_PAGES = 32
 
 
 class CauseLine(TypedDict):
@@ -78,6 +79,54 @@ class FaultLine(TypedDict):
     symbol: str
 
 
+class ThreadLine(TypedDict):
+    """One thread that took a fault; its causes count recorded + untrapped."""
+
+    pid: int
+    tid: int
+    recorded: int
+    untrapped: int
+    causes: list[CauseLine]
+
+
+class PageLine(TypedDict):
+    """One page that faulted, in one address space of process `pid`; `address` is the page's first."""
+
+    pid: int
+    address: int
+    kind: str
+    object: str
+    faults: int
+    major: int
+    causes: list[CauseLine]
+
+
+class TimelineRow(TypedDict):
+    """The faults of one cause in each stretch of time; their sum is that of the cause."""
+
+    cause: str
+    title: str
+    faults: list[int]
+
+
+class Timeline(TypedDict):
+    """When faults came: stretches of `step_ns` each from `start_ns` on, most frequent cause first."""
+
+    start_ns: int
+    step_ns: int
+    steps: int
+    rows: list[TimelineRow]
+
+
+class Attached(TypedDict):
+    """When a process that ran already was followed, and what ended that: "time over", "interrupted" or
+    "process ended"."""
+
+    start_ns: int
+    end_ns: int
+    end: str
+
+
 class ProcessLine(TypedDict):
     """One process: its counters' rise is recorded + untrapped + residual. Status null: it has not ended."""
 
@@ -91,6 +140,7 @@ class ProcessLine(TypedDict):
     untrapped: int
     residual: int
     exit_status: Optional[int]
+    causes: list[CauseLine]
 
 
 class ResidentLine(TypedDict):
@@ -168,12 +218,16 @@ class Ledger(TypedDict):
     record more; then nothing is balanced, and at "counters" `resident` tells what was in memory instead.
     `detail`: 0 nothing but addresses, 1 frames, 2 frames and page sizes. `faults` when asked for.
     `phases`, when asked for, are those of the first process, from exec to its end. They meet where it
-    entered a system call: with threads that fault at that moment a fault may be in either."""
+    entered a system call: with threads that fault at that moment a fault may be in either.
+    `attached` is null when the program was followed from its exec on; else the ledger is that of a stretch,
+    `inherited` are the faults before it, and `exit_status` is null when the process goes on.
+    `top_pages` are those that faulted most often, at most `TOP_PAGES`."""
 
     schema_version: int
     argv: list[str]
     path: str
-    exit_status: int
+    attached: Optional[Attached]
+    exit_status: Optional[int]
     page_size_bytes: int
     ring_bytes: int
     lost: int
@@ -189,6 +243,9 @@ class Ledger(TypedDict):
     code: list[CodeLine]
     untrapped: list[UntrappedLine]
     processes: list[ProcessLine]
+    threads: list[ThreadLine]
+    top_pages: list[PageLine]
+    timeline: Timeline
     unexplained_pages: int
     map_disagreements: int
     resident: Optional[list[ResidentLine]]

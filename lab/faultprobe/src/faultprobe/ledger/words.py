@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import PurePath
 
 from faultprobe.ledger import causes
+from faultprobe.ledger import spreadwords as spread
 from faultprobe.ledger.journal import FULL
 from faultprobe.ledger.schema import BillLine, Ledger, PhaseLedger, ResidentLine, UntrappedLine
 from faultprobe.ledger.stages import STAGES
@@ -14,28 +16,48 @@ LINES_OF_BILL = 40
 LINES_OF_CODE = 12
 
 
-def ledger(made: Ledger) -> str:
-    """A whole ledger as text."""
+def ledger(made: Ledger, encoding: str | None = "utf-8") -> str:
+    """A whole ledger as text that can be written in an encoding."""
     totals = made["totals"]
+    before = "from before exec" if made["attached"] is None else "from before that stretch"
     parts = [
-        f"{made['path']}: {_verdict(made)}",
+        f"{_what(made)}: {_verdict(made)}",
         f"{totals['rise_minor']} minor + {totals['rise_major']} major faults = {totals['recorded']} recorded "
         f"+ {totals['untrapped']} {_without(made)} + residual {totals['residual']}; "
-        f"{totals['inherited']} more were brought along from before exec",
-        _causes(made),
-        _start_up(made),
+        f"{totals['inherited']} more were brought along {before}",
     ]
+    if made["causes"]:
+        parts.append(_causes(made))
+    if made["attached"] is None:
+        parts.append(_start_up(made))
     if made["phases"] is not None:
         parts.append(_phases(made["phases"]))
+    if made["causes"]:
+        parts.append(spread.timeline(made["timeline"], encoding))
     if made["bill"]:
         parts += [_bill(made), _code(made)]
+    if any(line["faults"] > 1 for line in made["top_pages"]):
+        parts.append(spread.top_pages(made["top_pages"]))
     if made["resident"] is not None:
         parts.append(_resident(made["resident"]))
     if made["untrapped"]:
         parts.append(_untrapped(made))
     if len(made["processes"]) > 1:
-        parts.append(_processes(made))
+        parts.append(spread.processes(made["processes"]))
+    per_process = Counter(line["pid"] for line in made["threads"])
+    several = [line for line in made["threads"] if per_process[line["pid"]] > 1]
+    if several:
+        parts.append(spread.threads(several))
     return "\n\n".join(parts)
+
+
+def _what(made: Ledger) -> str:
+    attached = made["attached"]
+    if attached is None:
+        return made["path"]
+    seconds = (attached["end_ns"] - attached["start_ns"]) / 1e9
+    pid = made["processes"][0]["pid"]
+    return f"{made['path']}, process {pid} for {seconds:.3f} s ({attached['end']})"
 
 
 def _verdict(made: Ledger) -> str:
@@ -154,14 +176,6 @@ def _untrapped(made: Ledger) -> str:
 
 def _extent(line: UntrappedLine) -> str:
     return f" of {line['length']} bytes at {line['address']:#x}" if line["length"] else ""
-
-
-def _processes(made: Ledger) -> str:
-    rows = [
-        (line["rise_minor"] + line["rise_major"], line["residual"], line["pid"], line["path"])
-        for line in made["processes"]
-    ]
-    return table([("faults", "residual", "process", "program"), *rows])
 
 
 def _counted(rows: list[tuple[int, str]], what: str) -> str:

@@ -1,4 +1,4 @@
-"""What the command `faultprobe map` does; its arguments are in faultprobe.maparguments."""
+"""What the command `faultprobe map` does; its arguments are in faultprobe.commands.map."""
 
 from __future__ import annotations
 

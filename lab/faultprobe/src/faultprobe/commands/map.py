@@ -1,9 +1,14 @@
-"""The arguments of `faultprobe map`, apart from what it does: every command's start-up builds all parsers."""
+"""`faultprobe map`: the state of every page of a process.
+
+What it does is imported when it is asked for: every command's start-up builds all parsers.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+
+from faultprobe.commands.common import EXIT_BAD_ARGUMENTS, EXIT_OK, fail
 
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -28,7 +33,7 @@ def stretch(said: str) -> tuple[int, int]:
     return start, end
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("pid", nargs="?", type=_pid, metavar="PID", help="the process")
     parser.add_argument("--self", action="store_true", help="the process of this command itself")
@@ -71,3 +76,14 @@ def _pid(said: str) -> int:
     if not said.isdecimal() or not 0 < int(said) < 1 << 31:
         raise argparse.ArgumentTypeError(f"{said!r} is no process id")
     return int(said)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Takes a map, or compares two."""
+    from faultprobe.memorymap import command
+
+    try:
+        command.run(arguments)
+    except ValueError as error:
+        return fail(error, EXIT_BAD_ARGUMENTS)
+    return EXIT_OK

@@ -1,4 +1,4 @@
-"""Tracing as a command: signals reach the program, not the tracer.
+"""Running a program for the one who started us: signals reach the program, not us.
 
 A signal from the terminal (Ctrl-C) reaches the whole foreground process group, the program included; one
 that was sent to this process alone is passed on.
@@ -11,9 +11,9 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-
-from faultprobe.trace import Trace, trace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TypeVar
 
 PASSED_ON = frozenset(
     {
@@ -21,18 +21,21 @@ PASSED_ON = frozenset(
         signal.SIGALRM, signal.SIGWINCH,
     }
 )  # fmt: skip
-# Sent to ourselves when the trace is done: any of those we wait for.
+# Sent to ourselves when the work is done: any of those we wait for.
 WAKE = signal.SIGWINCH
 
+Spawning = Callable[[], AbstractContextManager[None]]
+OnStart = Callable[[int], None]
+Result = TypeVar("Result")
 
-def trace_in_foreground(
-    argv: Sequence[str], no_aslr: bool, ring_bytes: int | None, phase_call: str = ""
-) -> Trace:
-    """`trace` in a thread of its own while this one, the main one, passes signals on.
 
-    Raises what `trace` raises.
+def in_foreground(function: Callable[[Spawning, OnStart], Result]) -> Result:
+    """Calls a function in a thread of its own while this one, the main one, passes signals on.
+
+    The function forks the program inside its first argument and tells its process id to the second.
+    Raises what the function raises.
     """
-    answers: queue.Queue[Trace | BaseException] = queue.Queue()
+    answers: queue.Queue[tuple[Result] | BaseException] = queue.Queue()
     pids: queue.Queue[int] = queue.Queue()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
     main = threading.get_ident()
@@ -48,21 +51,12 @@ def trace_in_foreground(
 
     def work() -> None:
         try:
-            answers.put(
-                trace(
-                    argv,
-                    no_aslr=no_aslr,
-                    ring_bytes=ring_bytes,
-                    phase_call=phase_call,
-                    spawning=spawning,
-                    on_start=pids.put,
-                )
-            )
+            answers.put((function(spawning, pids.put),))
         except BaseException as error:
             answers.put(error)
         signal.pthread_kill(main, WAKE)
 
-    worker = threading.Thread(target=work, name="faultprobe-trace")
+    worker = threading.Thread(target=work, name="faultprobe-work")
     worker.start()
     pid = 0
     while True:
@@ -80,4 +74,4 @@ def trace_in_foreground(
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if isinstance(answer, BaseException):
         raise answer
-    return answer
+    return answer[0]
