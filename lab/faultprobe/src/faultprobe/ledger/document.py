@@ -234,8 +234,8 @@ def _lost(journal: Journal) -> list[str]:
         return reasons
     return [
         *reasons,
-        f"{journal.lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too small "
-        "(--ring-kib raises it)",
+        f"{journal.lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too "
+        "small (--ring-kib raises it)",
     ]
 
 
