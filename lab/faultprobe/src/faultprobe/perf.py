@@ -271,9 +271,14 @@ class Recorder:
 
     @property
     def lost(self) -> int:
-        """Records of any kind the kernel said it had to drop because a ring was full."""
+        """Records that the kernel had to drop because a ring was full.
+
+        It tells of them in the ring's next record. Where none follows, only the events' own count shows
+        that faults are missing: read this when the process has ended or is stopped.
+        """
         self.new_events()
-        return sum(decoder.lost for decoder in self._decoders)
+        told = sum(decoder.lost for decoder in self._decoders)
+        return max(told, self.counted - sum(isinstance(each, Fault) for each in self._events))
 
     @property
     def misdated(self) -> int:

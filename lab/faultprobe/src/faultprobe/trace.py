@@ -59,6 +59,7 @@ def trace(
     spawning: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     on_start: Callable[[int], None] | None = None,
     output: int = 1,
+    reads_meanwhile: bool = True,
 ) -> Trace:
     """Runs a program, its threads and children, and accounts for every fault of theirs.
 
@@ -66,6 +67,7 @@ def trace(
     last of the followed processes has ended.
     `ring_bytes` is the size of each processor's ring, a power of two. `phase_call` names a system call at
     which the first process ends a phase, see `Ledger.phases`. The fork happens inside `spawning()`;
+    Without `reads_meanwhile` the rings are only read at system calls: the self-test makes them overflow so.
     `on_start` is told the process id when the program has been executed.
     Where the kernel does not let us record, the account says so and has what the counters told.
     Raises FileNotFoundError or PermissionError when the program cannot be run, OSError when it cannot be
@@ -96,7 +98,7 @@ def trace(
             phase_call=phase_call,
         )  # fmt: skip
         recorder = _recorder(stack, journal, ring_bytes)
-        follower = Follower(journal, recorder)
+        follower = Follower(journal, recorder, reads_meanwhile)
         follower.attach()
         stack.callback(follower.kill)
         go_write.write(b"!")

@@ -39,7 +39,7 @@ def of_windows(journal: Journal, account: Account, windows: Sequence[Window], ti
     """The ledger of a few phases of one process, or of one thread of it (`tid`, 0 for all)."""
     stages = Stages(account)
     phases = [_phase(journal, account, each, tid, stages) for each in windows]
-    reasons = _lost(journal, account)
+    reasons = _lost(journal)
     is_valid = not reasons
     reasons += _unbalanced(phases)
     return {
@@ -208,7 +208,7 @@ def code_lines(findings: Iterable[Finding]) -> list[CodeLine]:
 
 
 def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) -> Verdict:
-    reasons = _lost(journal, account)
+    reasons = _lost(journal)
     is_valid = not reasons
     if journal.level == USER_MODE:
         reasons.append(f"faults in kernel mode could not be recorded: {journal.refusal}")
@@ -231,20 +231,19 @@ def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) 
     return {"balanced": not reasons, "valid": is_valid, "complete": is_complete, "reasons": reasons}
 
 
-def _lost(journal: Journal, account: Account) -> list[str]:
-    lost = max(journal.lost, journal.counted - len(account.findings))
+def _lost(journal: Journal) -> list[str]:
     reasons = []
     if journal.misdated:
         reasons.append(
             f"{journal.misdated} records bear another recorder's clock: start perf before faultprobe, "
             "or with -k CLOCK_MONOTONIC"
         )
-    if not lost:
+    if not journal.lost:
         return reasons
     return [
         *reasons,
-        f"{lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too small "
-        "(--ring-kib raises it)",
+        f"{journal.lost} records were lost: each processor's ring of {journal.ring_bytes >> 10} KiB was too "
+        "small (--ring-kib raises it)",
     ]
 
 

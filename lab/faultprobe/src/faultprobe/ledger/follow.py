@@ -9,6 +9,7 @@ an mmap where they are passed in memory that the caller has just written.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -63,11 +64,15 @@ class Follower:
     """Follows one process, its threads and its children until the last of them is gone.
 
     Everything happens in the thread that calls `follow`: ptrace belongs to a thread. Children of that
-    thread that are not followed must not end meanwhile: they would be reaped.
+    thread that are not followed must not end meanwhile: they would be reaped. Without `reads_meanwhile` the
+    rings are read at system calls alone.
     """
 
-    def __init__(self, journal: Journal, recorder: Recorder | NoRecorder) -> None:
+    def __init__(
+        self, journal: Journal, recorder: Recorder | NoRecorder, reads_meanwhile: bool = True
+    ) -> None:
         self.journal = journal
+        self._reads_meanwhile = reads_meanwhile
         self.exit_status: int | None = None
         self.exec_count = 0
         self._recorder = recorder
@@ -84,7 +89,7 @@ class Follower:
 
     def follow(self, is_done: Callable[[], bool] = lambda: False) -> None:
         """Runs until nothing followed is left, or until `is_done`, which is asked after each stop."""
-        with draining(self._recorder):
+        with draining(self._recorder) if self._reads_meanwhile else contextlib.nullcontext():
             while (self._threads or self._early) and not is_done():
                 options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | WALL | WNOTHREAD
                 try:

@@ -161,7 +161,7 @@ CASES = (
          exit_status=-11),
     Case("killed", "writes to 1 MiB, then is killed", {causes.ZERO_FILL: MIB}, rule=rules.killed,
          exit_status=-9),
-    Case("ring-too-small", "rings of one page for four threads: lost records, never balanced"),
+    Case("ring-too-small", "rings of one page for a burst of 32 MiB: lost, never balanced"),
     Case("set-user-id", "a program that becomes another user: refused", needs_root=True),
     Case("perf-user-mode", "an ordinary user, perf_event_paranoid 2: told as incomplete",
          settings=((PARANOID, "2"),)),

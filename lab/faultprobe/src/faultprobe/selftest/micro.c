@@ -26,6 +26,7 @@
 
 enum {
     MIB = 1 << 20,
+    BURST = 32,
     FEW = 10,
     THREADS = 4,
     FORKS = 20,
@@ -106,6 +107,12 @@ static void wait_for(pid_t child)
 static void zero_fill(void)
 {
     write_all(map(MIB, 0), pages);
+}
+
+/* Many pages without a system call in between. */
+static void burst(void)
+{
+    write_all(map(BURST * MIB, 0), BURST * pages);
 }
 
 static void call_memset(void)
@@ -661,6 +668,7 @@ static const struct {
     {"start-up", nothing, 0},
     {"nothing", nothing, 0},
     {"zero-fill", zero_fill, 0},
+    {"burst", burst, 0},
     {"memset", call_memset, 0},
     {"malloc", call_malloc, 0},
     {"read-then-write", read_then_write, 0},

@@ -110,11 +110,19 @@ class Observed:
         return wrong
 
 
-def observe(argv: list[str], no_aslr: bool, ring_bytes: int | None = None) -> Observed:
-    """Traces a micro-program and keeps what it prints. Raises what `trace` raises."""
+def observe(argv: list[str], no_aslr: bool, unread_ring_bytes: int | None = None) -> Observed:
+    """Traces a micro-program and keeps what it prints. Raises what `trace` raises.
+
+    With `unread_ring_bytes` the rings have that size, and nobody reads them between two system calls.
+    """
     with _captured() as output:
         ledger = trace(
-            argv, environment=ENVIRONMENT, no_aslr=no_aslr, ring_bytes=ring_bytes, output=output
+            argv,
+            environment=ENVIRONMENT,
+            no_aslr=no_aslr,
+            ring_bytes=unread_ring_bytes,
+            reads_meanwhile=unread_ring_bytes is None,
+            output=output,
         ).ledger(with_faults=True)
         return Observed(ledger, os.pread(output, 1 << 20, 0).decode())
 

@@ -27,9 +27,13 @@ Runs = Callable[[Machine, Path, Path, bool, int], Iterable[Judgement]]
 def ring_too_small(
     machine: Machine, folder: Path, program: Path, no_aslr: bool, repeat: int
 ) -> Iterable[Judgement]:
-    """Rings of one page: records are lost, which has to be told, and nothing may balance."""
+    """Rings of one page: records are lost, which has to be told, and nothing may balance.
+
+    Whoever reads the rings may well keep up with any program. So nobody reads them while this one writes
+    32 MiB: a ring of a page has room for a hundred records.
+    """
     for _ in range(repeat):
-        ledger = observe([str(program), "threads"], no_aslr, machine.page_bytes).ledger
+        ledger = observe([str(program), "burst"], no_aslr, machine.page_bytes).ledger
         judged = Judgement(NOTHING)
         verdict = ledger["verdict"]
         if ledger["lost"] <= 0:
