@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from conftest import Probe
 
-import faultprobe
 from faultprobe import memorymap
 from faultprobe.memorymap import MapRefused, Watcher, marks
 from faultprobe.memorymap.reader import Process
@@ -49,15 +48,12 @@ def python(program: str, *arguments: str, **options: Any) -> subprocess.Popen[by
 # This process
 
 
-def test_two_maps_of_this_process_back_to_back_are_equal_and_cost_no_fault() -> None:
+def test_two_maps_of_this_process_back_to_back_are_equal() -> None:
+    # That they cost no fault is shown in a fresh process: here a new object may come to lie on a new page.
     with Watcher() as watcher:
-        watcher.take()
-        before = faultprobe.counters()
-        watcher.take()
-        watcher.take()
-        rise = faultprobe.counters().minor - before.minor
+        for _ in range(3):
+            watcher.take()
         one, other, third = watcher.maps()
-    assert rise == 0
     assert (list(one.difference(other).pages), list(one.difference(other).mappings)) == ([], [])
     assert not other.difference(third)
 
@@ -76,7 +72,7 @@ print(between.minor - before.minor, after.minor - between.minor, len(one.differe
 """
 
 
-def test_the_first_map_of_a_fresh_process_costs_no_fault_either() -> None:
+def test_maps_of_a_fresh_process_cost_no_fault() -> None:
     done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "0", "0"]
 
