@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lab.measure import PROBE, PROGRAMS, traced
-from lab.remote import Remote
-from lab.results import transcript
-from lab.results.document import GuestRun, parse_probe
+from lab.measure import PROGRAMS
+from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine, Ledger, MeasuredLedger
 from lab.results.mirror import ProbeRun
-from lab.session import Ready
 
 
 def told(lines: tuple[CauseLine, ...]) -> int:
@@ -37,11 +34,6 @@ def assert_tells_the_rises_of_the_experiment(run: ProbeRun) -> None:
 
 def test_each_fault_of_the_experiment_has_a_cause(measured: GuestRun) -> None:
     assert_tells_the_rises_of_the_experiment(measured.probe)
-
-
-def test_each_fault_of_the_experiment_has_a_cause_without_aslr(ready: Ready, remote: Remote) -> None:
-    printed = remote.succeed(f"{PROBE} run --no-aslr --json -")
-    assert_tells_the_rises_of_the_experiment(parse_probe(printed.encode(), ready.guest.name))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -78,25 +70,3 @@ def test_the_stages_of_start_up_add_up(measured: GuestRun, program: str) -> None
     # Only a dynamic program has a loader, and memset's pages are the program's own.
     assert (image.loader > 0) == (program == "pagefault-demo")
     assert image.program >= 1 << 20 // measured.guest.page_size
-
-
-WITHOUT_ASLR = (
-    "import os; from faultprobe import _native, facts; "
-    "_native.set_personality(_native.get_personality() | facts.ADDR_NO_RANDOMIZE); "
-    'os.execv("{path}", ["{path}"])'
-)
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_tracing_changes_no_count(remote: Remote, program: str) -> None:
-    # Without ASLR there is one count: what the program prints must be the same with nobody looking on.
-    path = f"/usr/local/bin/{program}"
-    traced_text, _ = traced(remote, f"--no-aslr -- {path}")
-    alone_text = remote.succeed(f"python3 -c '{WITHOUT_ASLR.format(path=path)}'")
-    assert rises(traced_text) == rises(alone_text)
-
-
-def rises(text: str) -> dict[str, int]:
-    """The rise of each phase but the first, which has the launcher's share in it."""
-    phases = transcript.parse(text, "the demonstration")
-    return {phase.name: phase.rise_minor + phase.rise_major for phase in phases[1:]}
