@@ -20,9 +20,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Optional, TypedDict
 
-from faultprobe import _native, launch, perf
+from faultprobe import _native, launch, perf, procfs
 from faultprobe.facts import ADDR_NO_RANDOMIZE
 from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE
+from faultprobe.names import shown
 from faultprobe.text import table
 
 SCHEMA_VERSION = 1
@@ -211,7 +212,7 @@ def _events(pid: int) -> tuple[str, str, list[int]]:
 def _reap(pid: int) -> tuple[int, int, int, int, int]:
     """Waits for a process: its minor and major faults, those of the children it waited for, its status."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = procfs.stat_fields(str(pid))
     minor, children_minor, major, children_major = (int(each) for each in fields[STAT_FAULTS])
     return minor, major, children_minor, children_major, os.waitpid(pid, 0)[1]
 
@@ -254,7 +255,7 @@ def text(made: Count) -> str:
     )
     return "\n\n".join(
         [
-            f"{made['path']}: {made['minor']} minor + {made['major']} major faults",
+            f"{shown(made['path'])}: {made['minor']} minor + {made['major']} major faults",
             table([("minor", "major", "whose"), *rows]),
             without,
         ]

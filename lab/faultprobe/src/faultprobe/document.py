@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, Optional, TypedDict, Union, get_args, get_origin, get_type_hints
@@ -18,6 +19,8 @@ from faultprobe.ledger.schema import MeasuredLedger
 from faultprobe.memorymap.schema import MapDocument
 
 SCHEMA_VERSION = 1
+# An escape in a JSON text: a pair of surrogates, a lone one that stands for a byte, any other.
+ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|udc([89a-f].)|.)")
 
 
 class ProbeIdentity(TypedDict):
@@ -268,8 +271,16 @@ def _check_class(value: Any, expected: Any, place: str) -> None:
 
 
 def dumps(document: Any) -> str:
-    """The JSON text of a document, with a final newline."""
-    return json.dumps(document, indent=2) + "\n"
+    """The JSON text of a document, with a final newline.
+
+    A byte of a name that is no UTF-8 becomes \\xNN: JSON has no lone surrogates, strict readers refuse them.
+    """
+    text = json.dumps(document, indent=2)
+    return (ESCAPE.sub(_byte_of_name, text) if "\\udc" in text else text) + "\n"
+
+
+def _byte_of_name(escape: re.Match[str]) -> str:
+    return f"\\\\x{escape[1]}" if escape[1] else escape[0]
 
 
 def write(document: Any, path: str) -> None:

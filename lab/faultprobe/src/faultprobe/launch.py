@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from resource import struct_rusage
 
-from faultprobe import _native
+from faultprobe import _native, procfs
 from faultprobe.facts import ADDR_NO_RANDOMIZE
 
 # The loop wakes at each watermark, at the child's end and at its output; this is only a safety net.
@@ -91,7 +91,7 @@ class Launch:
         if not os.WIFSTOPPED(status):
             self.status = status
             raise OSError(errno.ECHILD, f"ended by {status:#x} before its first instruction", self.path)
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = procfs.stat_fields(str(self.pid))
         self.stack_start = int(fields[START_STACK])
         _native.detach(self.pid)
 

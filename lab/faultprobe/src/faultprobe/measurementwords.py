@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
+from faultprobe.names import shown
 from faultprobe.text import table
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def html(made: Measurement) -> str:
 def heading(made: Measurement) -> str:
     """The counts in one line."""
     so_far = " so far" if made.is_open else ""
-    return f"{made.name}: {made.minor} minor + {made.major} major faults{so_far}"
+    return f"{shown(made.name)}: {made.minor} minor + {made.major} major faults{so_far}"
 
 
 def accounts(made: Measurement) -> list[tuple[str, list[Share]]]:
@@ -136,7 +137,7 @@ def _html_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _html_row(tag: str, cells: Sequence[object], like: Sequence[object]) -> str:
     made = (
-        f"<{tag}{RIGHT if isinstance(model, int) else LEFT}>{escaping.escape(str(cell))}</{tag}>"
+        f"<{tag}{RIGHT if isinstance(model, int) else LEFT}>{escaping.escape(shown(str(cell)))}</{tag}>"
         for cell, model in zip(cells, like)
     )
     return f"<tr>{''.join(made)}</tr>"

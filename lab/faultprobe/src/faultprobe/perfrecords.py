@@ -9,6 +9,7 @@ Every other record is the major event's and ends with the trailer of its sample 
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple, Union
 
@@ -195,4 +196,4 @@ def _change(kind: int, misc: int, data: bytes, body: int, time: int) -> Event:
 
 
 def _text(data: bytes, at: int) -> str:
-    return data[at : data.index(0, at)].decode(errors="replace")
+    return os.fsdecode(data[at : data.index(0, at)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ def read_choice(path: str) -> str | None:
 
 
 class Mapping(NamedTuple):
-    """One line of /proc/PID/maps; addresses and offset in bytes."""
+    """One line of /proc/PID/maps; addresses and offset in bytes, `path` as os.fsdecode gives it."""
 
     start: int
     end: int
@@ -41,12 +42,31 @@ class Mapping(NamedTuple):
 def maps(pid: str = "self") -> list[Mapping]:
     """The mappings of a process in order of address. Raises OSError when it is gone or not ours to see."""
     mappings = []
-    for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines(Path(f"/proc/{pid}/maps").read_bytes()):
         fields = line.split(maxsplit=5)
-        start, end = fields[0].split("-")
-        path = fields[5] if len(fields) == 6 else ""
-        mappings.append(Mapping(int(start, 16), int(end, 16), fields[1], int(fields[2], 16), path))
+        start, end = fields[0].split(b"-")
+        path = os.fsdecode(fields[5]) if len(fields) == 6 else ""
+        mappings.append(Mapping(int(start, 16), int(end, 16), fields[1].decode(), int(fields[2], 16), path))
     return mappings
+
+
+def lines(text: bytes) -> list[bytes]:
+    """The lines of a kernel text. Only a newline ends one: a name may have every other control character,
+    at which str.splitlines would break it."""
+    return text.split(b"\n")[: -1 if text.endswith(b"\n") else None]
+
+
+def stat_fields(pid: str) -> list[bytes]:
+    """The fields of /proc/PID/stat behind the program's name, which may be any bytes: number 3 (the state)
+    is the first, see proc_pid_stat(5). Raises OSError when there is no such process."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+
+
+def tracer(pid: str) -> int:
+    """The process that traces a process or ("PID/task/TID") a thread, 0 for none."""
+    text = read(f"/proc/{pid}/status") or ""
+    # Behind a newline: the name, the first line, is the program's to choose, but the kernel escapes that.
+    return int(text.partition("\nTracerPid:")[2].split(maxsplit=1)[0]) if "\nTracerPid:" in text else 0
 
 
 def mapping_at(mappings: list[Mapping], address: int) -> Mapping | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from faultprobe.document import Certificate, Experiment, Facts, Run
+from faultprobe.names import shown
 
 if TYPE_CHECKING:
     from faultprobe.aslrmodel import AslrReport
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def table(rows: Sequence[Sequence[object]]) -> str:
     """Rows as aligned columns: numbers to the right, words to the left; the first row is the heading."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[shown(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     is_number = [isinstance(cell, (int, float)) for cell in rows[-1]]
     lines = []

@@ -172,9 +172,9 @@ def _journal_of(pid: int) -> Journal:
 
 def _why_not(pid: int) -> str:
     """Why a process may not be followed."""
-    for line in (procfs.read(f"/proc/{pid}/status") or "").splitlines():
-        if line.startswith("TracerPid:") and line.split()[1] not in ("0", str(os.getpid())):
-            return f"process {pid} is being followed by process {line.split()[1]} already (ptrace)"
+    tracer = procfs.tracer(str(pid))
+    if tracer not in (0, os.getpid()):
+        return f"process {pid} is being followed by process {tracer} already (ptrace)"
     scope = procfs.read_int("/proc/sys/kernel/yama/ptrace_scope")
     rule = f"; kernel.yama.ptrace_scope is {scope}" if scope else ""
     way = "run as its user or as root" if os.geteuid() else "it is outside of what this root may do"

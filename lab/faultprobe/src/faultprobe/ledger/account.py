@@ -376,12 +376,11 @@ class _Walk:
 def _machine(journal: Journal) -> Machine:
     pmd = procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or DEFAULT_PMD_BYTES
     window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
-    swaps = (procfs.read("/proc/swaps") or "").splitlines()
     return Machine(
         has_detail=journal.detail > 0,
         has_records=journal.level != COUNTERS,
         # The first line is a heading.
-        has_swap=len(swaps) > 1,
+        has_swap="\n" in (procfs.read("/proc/swaps") or ""),
         pmd_pages=pmd // PAGE,
         window_pages=max(1, window // PAGE),
         maps_whole_folios=_kernel_release() >= (6, 18),

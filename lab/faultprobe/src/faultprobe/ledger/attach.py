@@ -109,7 +109,7 @@ class Attachment(Observer):
                 continue
             except PermissionError:
                 # Born of a held thread just now: ours already, its parent is about to tell.
-                if _tracer(self.journal.pid, tid) != threading.get_native_id():
+                if procfs.tracer(f"{self.journal.pid}/task/{tid}") != threading.get_native_id():
                     raise
                 found = True
                 continue
@@ -134,12 +134,3 @@ class Attachment(Observer):
                 self._left_for_good(thread, self._names.get(thread.number, f"system call {thread.number}"))
         for pid in {thread.pid for thread in self._staying()}:
             self._write(Released(time.monotonic_ns(), pid, *process_counts(pid)))
-
-
-def _tracer(pid: int, tid: int) -> int:
-    """The process that traces a thread, 0 for none."""
-    for line in (procfs.read(f"/proc/{pid}/task/{tid}/status") or "").splitlines():
-        name, _, value = line.partition(":")
-        if name == "TracerPid":
-            return int(value)
-    return 0

@@ -6,11 +6,14 @@ for many machines may also look at files from another one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import struct
 from bisect import bisect_right
 from pathlib import Path
 from typing import NamedTuple
+
+from faultprobe import names
 
 PT_LOAD, PT_INTERP, PT_GNU_RELRO = 1, 3, 0x6474E552
 SHT_SYMTAB, SHT_DYNSYM = 2, 11
@@ -162,11 +165,9 @@ def _rank(symbol: Symbol) -> tuple[bool, int, str]:
 
 @functools.lru_cache(maxsize=256)
 def read(path: str) -> Elf | None:
-    """The ELF file at `path`; None when it cannot be read or is something else."""
-    try:
-        with Path(path).open("rb") as stream:
-            if stream.read(4) != b"\x7fELF":
-                return None
-            return Elf(b"\x7fELF" + stream.read())
-    except (OSError, NotElf):
-        return None
+    """The ELF file at `path`, spelled as in /proc/PID/maps; None when it is unreadable or something else."""
+    for each in names.spellings(path):
+        with contextlib.suppress(OSError, NotElf), Path(each).open("rb") as stream:
+            if stream.read(4) == b"\x7fELF":
+                return Elf(b"\x7fELF" + stream.read())
+    return None

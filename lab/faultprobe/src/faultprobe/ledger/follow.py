@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faultprobe import _native, procfs
+from faultprobe import _native, names, procfs
 from faultprobe.ledger import calls, elf, pagemap
 from faultprobe.ledger.journal import (
     COUNTERS,
@@ -247,7 +247,7 @@ class Follower:
                 space.number,
                 mappings,
                 space.program_break,
-                str(Path(f"/proc/{pid}/exe").readlink()),
+                names.as_in_maps(str(Path(f"/proc/{pid}/exe").readlink())),
                 bool(auxiliary(pid).get(AT_SECURE, 0)),
                 entered_ns,
                 counts_entered,

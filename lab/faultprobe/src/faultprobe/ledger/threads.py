@@ -12,7 +12,7 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faultprobe import _native, procfs
+from faultprobe import _native, names, procfs
 from faultprobe.ledger import calls
 from faultprobe.ledger.pagemap import CHUNK_PAGES
 from faultprobe.perf import NoRecorder, Recorder
@@ -98,13 +98,13 @@ def counts_of(thread: Thread) -> int:
 
 def process_counts(pid: int) -> tuple[int, int]:
     """Minor and major faults of a process, all its threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = procfs.stat_fields(str(pid))
     return int(fields[STAT_MINOR]), int(fields[STAT_MAJOR])
 
 
 def program_break(pid: int, mappings: list[procfs.Mapping]) -> int:
     """Where the heap of a stopped process ends; a heap that was never used has no mapping."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = procfs.stat_fields(str(pid))
     ends = [each.end for each in mappings if each.path == "[heap]"]
     return max([int(fields[STAT_START_BREAK]), *ends])
 
@@ -133,7 +133,7 @@ def path_of(thread: Thread) -> str:
     if flags & calls.MAP_ANONYMOUS:
         return "/dev/zero (deleted)" if flags & calls.MAP_SHARED else ""
     try:
-        return str(Path(f"/proc/{thread.tid}/fd/{descriptor & 0xFFFFFFFF}").readlink())
+        return names.as_in_maps(str(Path(f"/proc/{thread.tid}/fd/{descriptor & 0xFFFFFFFF}").readlink()))
     except OSError:
         return ""
 
@@ -144,7 +144,7 @@ def shares_memory(parent: int, child: int) -> bool:
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             # No kcmp in this kernel: two spaces with one and the same content are one when vfork made them.
-            return Path(f"/proc/{parent}/maps").read_text() == Path(f"/proc/{child}/maps").read_text()
+            return Path(f"/proc/{parent}/maps").read_bytes() == Path(f"/proc/{child}/maps").read_bytes()
         raise
 
 

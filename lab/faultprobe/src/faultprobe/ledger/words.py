@@ -10,6 +10,7 @@ from faultprobe.ledger import spreadwords as spread
 from faultprobe.ledger.journal import FULL
 from faultprobe.ledger.schema import BillLine, Ledger, PhaseLedger, ResidentLine, UntrappedLine
 from faultprobe.ledger.stages import STAGES
+from faultprobe.names import shown
 from faultprobe.text import table
 
 LINES_OF_BILL = 40
@@ -54,10 +55,10 @@ def ledger(made: Ledger, encoding: str | None = "utf-8") -> str:
 def _what(made: Ledger) -> str:
     attached = made["attached"]
     if attached is None:
-        return made["path"]
+        return shown(made["path"])
     seconds = (attached["end_ns"] - attached["start_ns"]) / 1e9
     pid = made["processes"][0]["pid"]
-    return f"{made['path']}, process {pid} for {seconds:.3f} s ({attached['end']})"
+    return f"{shown(made['path'])}, process {pid} for {seconds:.3f} s ({attached['end']})"
 
 
 def _verdict(made: Ledger) -> str:

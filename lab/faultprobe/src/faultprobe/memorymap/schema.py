@@ -35,7 +35,7 @@ class MappingLine(TypedDict):
     """One mapping. `pages` is run-length encoded: a count, left out when it is 1, and a mark; the marks are
     the document's `marks`, capitals for soft-dirty pages. `counts` are the pages of each mark. `sums` is
     null when smaps was not read. `doubt` says what could not be told about the pages, "" when all could.
-    Names that are no UTF-8 have lone surrogates for their bytes."""
+    Names are the kernel's text, their bytes that are no UTF-8 written as \\xNN."""
 
     start: int
     end: int

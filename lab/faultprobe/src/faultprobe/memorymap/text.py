@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from faultprobe import _native
+from faultprobe import _native, names
 from faultprobe.memorymap import marks
 from faultprobe.memorymap.difference import Difference, Linked, MappingChange, PageChange
 from faultprobe.memorymap.model import Mapping, MemoryMap, Region
@@ -35,7 +35,7 @@ def size(bytes_: int) -> str:
 
 def shown(name: str, width: int = 0) -> str:
     """A name without control characters, its end kept where it is too long."""
-    safe = "".join(each if each.isprintable() else f"\\x{ord(each) & 0xFF:02x}" for each in name)
+    safe = names.shown(name)
     return safe if not width or len(safe) <= width else "~" + safe[1 - width :]
 
 
