@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import mmap
@@ -303,3 +304,120 @@ int main(int count, char **arguments)
     return 127;
 }
 """
+
+
+USER_MODE_ONLY = """
+import json, os, sys
+from faultprobe import helper, measure
+from test_measure import memory, write_all
+# As at perf_event_paranoid 2: recording the kernel is refused, whoever asks.
+helper.PROGRAM = helper.PROGRAM.replace("main()", '''
+from faultprobe import _native
+true_open = _native.perf_open
+def refusing(major, pid, cpu, from_exec, user_only, *rest):
+    if not user_only:
+        raise PermissionError(13, "no")
+    return true_open(major, pid, cpu, from_exec, user_only, *rest)
+_native.perf_open = refusing
+main()''')
+zero = os.open("/dev/zero", os.O_RDONLY)
+one, other = memory(64), memory(64)
+with measure("program") as measured:
+    write_all(one)
+    measured.mark("kernel")
+    os.readv(zero, [other])
+print(json.dumps([measured.ledger, str(measured), measured._repr_html_()]))
+"""
+
+
+def test_where_the_kernel_may_not_be_recorded_its_faults_are_told_as_not_seen() -> None:
+    command = [sys.executable, "-c", USER_MODE_ONLY]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    ledger, text, html = json.loads(done.stdout)
+    assert causes(ledger) == {"program": {"zero-fill": 64}, "kernel": {"unrecorded": 64}}
+    assert [phase["residual"] for phase in ledger["phases"]] == [0, 0]
+    verdict = ledger["verdict"]
+    assert (verdict["balanced"], verdict["valid"], verdict["complete"]) == (False, True, False)
+    (reason,) = verdict["reasons"]
+    assert reason.startswith("faults in kernel mode could not be recorded: ")
+    assert "kernel.perf_event_paranoid" in reason
+    assert f"ledger INCOMPLETE: {reason}" in text
+    assert "ledger INCOMPLETE: faults in kernel mode" in html
+
+
+COUNTING_SIGNALS = r"""
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t received, is_over;
+
+static void on_signal(int number)
+{
+    if (number == SIGTERM)
+        is_over = 1;
+    else
+        received++;
+}
+
+int main(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    sigaction(SIGRTMIN, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    puts("ready");
+    fflush(stdout);
+    while (!is_over)
+        usleep(50);
+    printf("%d\n", (int)received);
+    return 0;
+}
+"""
+
+
+def test_no_signal_that_arrives_when_the_look_begins_is_lost(tmp_path: Path) -> None:
+    source, program = tmp_path / "signals.c", tmp_path / "signals"
+    source.write_text(COUNTING_SIGNALS)
+    subprocess.run(["cc", "-O1", "-o", str(program), str(source)], check=True)
+    sent, is_over = 0, False
+
+    def send(pid: int) -> None:
+        # Each real-time signal is delivered; sigqueue, unlike kill, says when the queue is full.
+        nonlocal sent
+        queue = ctypes.CDLL(None).sigqueue
+        while not is_over:
+            sent += queue(pid, int(signal.SIGRTMIN), None) == 0
+
+    with subprocess.Popen([str(program)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        sender = threading.Thread(target=send, args=(process.pid,))
+        sender.start()
+        try:
+            for _ in range(20):
+                look_on_for_a_moment(process.pid)
+        finally:
+            is_over = True
+            sender.join()
+            process.terminate()
+        assert (int(process.stdout.readline()), process.wait()) == (sent, 0)
+
+
+def look_on_for_a_moment(pid: int) -> None:
+    """Starts a helper that looks on another process than this one, and ends it when it does."""
+    requests_read, requests = os.pipe()
+    answers, answers_write = os.pipe()
+    package = str(Path(helper.__file__).parent.parent)
+    numbers = [str(pid), str(requests_read), str(answers_write)]
+    ends = (requests_read, answers_write)
+    with subprocess.Popen(
+        [sys.executable, "-c", helper.PROGRAM, package, *numbers], pass_fds=ends
+    ) as looking:
+        for each in ends:
+            os.close(each)
+        said = os.read(answers, 1 << 16)
+        # The end of its requests: the helper goes, the process goes on.
+        os.close(requests)
+        os.close(answers)
+        assert (said, looking.wait()) == (b'{"ready": true}\n', 0)

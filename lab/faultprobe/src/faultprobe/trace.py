@@ -29,8 +29,9 @@ from faultprobe.ledger.account import Account, account_of
 from faultprobe.ledger.attach import ENDING, Attachment
 from faultprobe.ledger.document import of_trace
 from faultprobe.ledger.follow import WALL, Follower
-from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE, Journal
+from faultprobe.ledger.journal import COUNTERS, Journal
 from faultprobe.ledger.observe import state_of
+from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
@@ -188,20 +189,11 @@ def _recorder(
 
     `tids` are the threads of a process that runs already; without them it is going to exec.
     """
-    first, *others = tids or (journal.pid,)
-    for level in (FULL, USER_MODE):
-        try:
-            recorder = perf.Recorder(
-                first, also=others, from_exec=not tids, ring_bytes=ring_bytes,
-                user_only=level == USER_MODE, detail=journal.detail,
-            )  # fmt: skip
-        except perf.PerfRefused as refusal:
-            journal.refusal = journal.refusal or str(refusal)
-            continue
-        journal.level = level
-        return stack.enter_context(recorder)
-    journal.level = COUNTERS
-    return perf.NoRecorder()
+    try:
+        return open_recorder(stack, journal, ring_bytes, tids)
+    except perf.PerfRefused:
+        journal.level = COUNTERS
+        return perf.NoRecorder()
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[io.FileIO, io.FileIO]:

@@ -40,15 +40,15 @@ def of_windows(journal: Journal, account: Account, windows: Sequence[Window], ti
     stages = Stages(account)
     phases = [_phase(journal, account, each, tid, stages) for each in windows]
     reasons = _lost(journal)
-    is_valid = not reasons
-    reasons += _unbalanced(phases)
+    is_valid, is_complete = not reasons, journal.level == FULL
+    reasons += _not_seen(journal) + _unbalanced(phases)
     return {
         "schema_version": SCHEMA_VERSION,
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
         "ring_bytes": journal.ring_bytes,
         "lost": journal.lost,
         "detail": journal.detail,
-        "verdict": {"balanced": not reasons, "valid": is_valid, "complete": True, "reasons": reasons},
+        "verdict": {"balanced": not reasons, "valid": is_valid, "complete": is_complete, "reasons": reasons},
         "phases": phases,
         "unexplained_pages": account.unexplained_pages,
     }
@@ -210,10 +210,7 @@ def code_lines(findings: Iterable[Finding]) -> list[CodeLine]:
 def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) -> Verdict:
     reasons = _lost(journal)
     is_valid = not reasons
-    if journal.level == USER_MODE:
-        reasons.append(f"faults in kernel mode could not be recorded: {journal.refusal}")
-    elif journal.level == COUNTERS:
-        reasons.append(f"no fault could be recorded, only counted: {journal.refusal}")
+    reasons += _not_seen(journal)
     cut_off = [each.pid for each in account.processes if not each.has_ended and not each.was_released]
     if cut_off:
         reasons.append(f"the end of process {cut_off[0]} was not seen")
@@ -229,6 +226,15 @@ def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) 
         reasons += _unbalanced(phases)
     is_complete = not cut_off and not killed and journal.level == FULL
     return {"balanced": not reasons, "valid": is_valid, "complete": is_complete, "reasons": reasons}
+
+
+def _not_seen(journal: Journal) -> list[str]:
+    """Which faults the system did not let us record."""
+    if journal.level == USER_MODE:
+        return [f"faults in kernel mode could not be recorded: {journal.refusal}"]
+    return (
+        [f"no fault could be recorded, only counted: {journal.refusal}"] if journal.level == COUNTERS else []
+    )
 
 
 def _lost(journal: Journal) -> list[str]:

@@ -8,11 +8,13 @@ the stamps of the readings. Both ends of the conversation are in this file's mes
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -28,13 +30,13 @@ from faultprobe.ledger.follow import (
     PTRACE_DETACH,
     PTRACE_INTERRUPT,
     PTRACE_SEIZE,
-    PTRACE_SYSCALL,
     WALL,
     WNOTHREAD,
     Follower,
 )
 from faultprobe.ledger.journal import Journal, MapsRead, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
+from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.threads import Thread, chunks_of_all, program_break
 from faultprobe.perf import NoRecorder, Recorder, best_detail
 
@@ -50,24 +52,77 @@ class Request(NamedTuple):
 
 
 class Observer(Follower):
-    """A follower of a process that runs already, and goes on when it is let go."""
+    """A follower of a process that runs already, and goes on when it is let go.
 
-    def __init__(self, journal: Journal, recorder: Recorder | NoRecorder, tids: list[int]) -> None:
-        super().__init__(journal, recorder)
-        self._is_holding = False
+    Everything happens in one thread: ptrace belongs to it. SIGCHLD has to be blocked in it.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal, NoRecorder())
+        self._is_holding = True
         # Threads at rest: the signal each is to be given, None for one that its own SIGSTOP holds.
         self._held: dict[int, int | None] = {}
         # Children of vfork that run in their parent's memory: the parent cannot stop before they are out.
         self._borrowing: set[int] = set()
-        space = self._new_space()
-        for tid in tids:
-            self._add(tid, journal.pid, space)
 
-    def begin(self) -> None:
-        """Reads what is there, with every thread stopped, and lets them go on."""
+    @property
+    def tids(self) -> list[int]:
+        """The threads of the process itself, as it was taken hold of."""
+        return list(self._threads)
+
+    def take_hold(self) -> None:
+        """Stops every thread of the process. Raises OSError when the system refuses."""
+        while self._seize_new():
+            self._hold()
+        if not self._threads:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        for thread in [each for each in self._threads.values() if each.pid != self.journal.pid]:
+            # Born while its parent was being stopped: not of the stretch.
+            self._let_go(thread.tid)
+            del self._threads[thread.tid]
+        self.journal.entries.clear()
+        self._spaces = 0
+        space = self._new_space()
+        for thread in self._threads.values():
+            thread.space, thread.number = space, -1
+
+    def _seize_new(self) -> bool:
+        """Takes hold of threads that are not held yet; whether there were any."""
+        found = False
+        for each in Path(f"/proc/{self.journal.pid}/task").iterdir():
+            tid = int(each.name)
+            if tid in self._threads or state_of(self.journal.pid, tid) in "ZX":
+                continue
+            try:
+                _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
+            except ProcessLookupError:
+                continue
+            except PermissionError:
+                # Born of a held thread just now: ours already, its parent is about to tell.
+                if procfs.tracer(f"{self.journal.pid}/task/{tid}") != threading.get_native_id():
+                    raise
+                found = True
+                continue
+            held = next(iter(self._threads.values()), None)
+            self._add(tid, self.journal.pid, self._new_space() if held is None else held.space)
+            found = True
+        return found
+
+    def look(self, recorder: Recorder | NoRecorder) -> None:
+        """Reads what is there before the first record, with every thread at rest."""
+        self._recorder = recorder
         self._look_at_everything()
-        for tid in self._threads:
-            _native.ptrace_request(PTRACE_SYSCALL, tid, 0)
+
+    def resume(self) -> None:
+        """Lets every thread that is at rest go on, with the signal it was stopped for."""
+        self._is_holding = False
+        held, self._held = self._held, {}
+        for tid, number in held.items():
+            with contextlib.suppress(ProcessLookupError):
+                if number is None:
+                    self._stay_stopped(tid)
+                else:
+                    self._go_on(tid, number)
 
     def _look_at_everything(self) -> None:
         first = next(iter(self._threads.values()))
@@ -169,12 +224,12 @@ def observe(pid: int, requests: int, answers: int) -> None:
         argv=[], path=str(Path(f"/proc/{pid}/exe").readlink()), pid=pid, detail=best_detail(),
         zero_frames=pagemap.zero_frames(), is_attached=True,
     )  # fmt: skip
-    tids = _take_hold(pid)
-    with Recorder(
-        pid, also=[tid for tid in tids if tid != pid], from_exec=False, detail=journal.detail
-    ) as recorder:
-        observer = Observer(journal, recorder, tids)
-        observer.begin()
+    observer = Observer(journal)
+    observer.take_hold()
+    with contextlib.ExitStack() as stack:
+        recorder = open_recorder(stack, journal, tids=observer.tids)
+        observer.look(recorder)
+        observer.resume()
         _say(answers, {"ready": True})
         observer.follow(lambda: bool(select.select([requests], [], [], 0)[0]))
         asked = os.read(requests, 1 << 20)
@@ -190,32 +245,6 @@ def observe(pid: int, requests: int, answers: int) -> None:
         observer.let_go()
     account = account_of(journal)
     _say(answers, {"ledger": document.of_windows(journal, account, request.windows, request.tid)})
-
-
-def _take_hold(pid: int) -> list[int]:
-    """Stops every thread of a process; new ones may be born meanwhile."""
-    held: list[int] = []
-    while True:
-        new = [int(each.name) for each in Path(f"/proc/{pid}/task").iterdir() if int(each.name) not in held]
-        if not new:
-            return held
-        for tid in new:
-            try:
-                _native.ptrace_request(PTRACE_SEIZE, tid, OPTIONS & ~OPTION_KILL)
-            except ProcessLookupError:
-                continue
-            if _interrupt(tid):
-                held.append(tid)
-
-
-def _interrupt(tid: int) -> bool:
-    """Stops a thread; False when it came to its end instead, as one that was just joined may."""
-    try:
-        _native.ptrace_request(PTRACE_INTERRUPT, tid, 0)
-        _, status = os.waitpid(tid, WALL)
-    except (ProcessLookupError, ChildProcessError):
-        return False
-    return os.WIFSTOPPED(status)
 
 
 def _request(data: bytes) -> Request:
