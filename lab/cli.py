@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     report = add("report", "make the report of a stored result again, offline")
     report.add_argument("--result", default="latest", help="its id (default: latest)")
+    merge = add("merge", "join results made in several places into one, with one report")
+    merge.add_argument("folders", nargs="+", metavar="DIR", help="a result's folder")
+    merge.add_argument(
+        "--across-commits", action="store_true", help="also those that another commit of the lab measured"
+    )
     add("guests", "list the declared guests")
     add("images", "fetch and build what the guests boot from", guests=True)
     add("payload", "build what is installed in the guests; prints the folders", guests=True)

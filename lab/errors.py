@@ -152,5 +152,11 @@ class BadDocument(LabError):
     exit_code = 27
 
 
+class MergeRefused(LabError):
+    """Results contradict each other and are not joined: a guest measured twice, or another lab measured."""
+
+    exit_code = 28
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""

@@ -30,6 +30,7 @@ class DeclaredGuest(msgspec.Struct, frozen=True):
     libc_version: str
     architecture: str
     page_size: int
+    suite: str = ""
 
 
 class ImageIdentity(msgspec.Struct, frozen=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import os
 import re
 import secrets
+import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,13 +131,35 @@ def begin(root: Path = paths.RESULTS) -> Result:
     """A new, empty result folder that nobody else has; results/latest is untouched until it is complete."""
     root.mkdir(parents=True, exist_ok=True)
     while True:
-        started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = root / f"{started}-{secrets.token_hex(2)}"
+        path = root / _new_id()
         try:
             path.mkdir()
         except FileExistsError:
             continue
         return Result(path)
+
+
+@contextlib.contextmanager
+def assembled(root: Path = paths.RESULTS) -> Iterator[Result]:
+    """A new result that is put together out of sight and appears under ``root`` whole, when the block ends.
+
+    An exception in the block leaves nothing behind. The folder has its final name from the start, in another
+    place: load it by its id afterwards.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=".assembling-", dir=root))
+    try:
+        result = Result(workshop / _new_id())
+        result.path.mkdir()
+        yield result
+        result.path.rename(root / result.id)
+    finally:
+        shutil.rmtree(workshop)
+
+
+def _new_id() -> str:
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{started}-{secrets.token_hex(2)}"
 
 
 def load(which: str = LATEST, root: Path = paths.RESULTS) -> Result:

@@ -1,0 +1,31 @@
+"""``merge``: results made in several places become one, with one comparison and one report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab import paths, reporting
+from lab.results import merge, store
+from lab.steps import note, step
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Join finished results; returns the verdict of the comparison of all.
+
+    Nothing is written unless all of it can be. Raises NoResult, BadDocument, MergeRefused.
+    """
+    with step(f"Join {len(arguments.folders)} results"):
+        sources = merge.read([Path(folder) for folder in arguments.folders])
+        plan = merge.plan(sources, across_commits=arguments.across_commits)
+        with store.assembled(paths.RESULTS) as hidden:
+            merge.write(plan, hidden)
+            compared = reporting.write(hidden)
+    result = store.load(hidden.id, paths.RESULTS)
+    for each in plan.twice:
+        note(f"{each.guest}: measured twice, equally; the run of {each.taken.name} is taken")
+    if len(plan.commits) > 1:
+        note(f"measured by several commits, as you allowed: {', '.join(plan.commits)}")
+    reporting.show(compared, result)
+    result.complete()
+    return int(compared.verdict())

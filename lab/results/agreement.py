@@ -1,0 +1,74 @@
+"""Two runs of one guest: whether they are the same measurement made twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.results import aslr, rules
+from lab.results.comparison import Cell, compare
+from lab.results.document import GuestRun
+
+
+def disagreements(first: GuestRun, second: GuestRun) -> Iterator[str]:
+    """What differs between two runs of one guest and should not, in words; nothing when they agree.
+
+    They agree when they come from the same image and provisioned state, and all counts are the same that
+    nothing random decides: those in one process, those without ASLR. A count under ASLR may be another one of
+    those predicted.
+    """
+    same = True
+    for name, one, two in _keys(first, second):
+        if one != two:
+            same = False
+            yield f"{name} {one} and {two}"
+    if same:
+        mine, theirs = dict(_certain(first)), dict(_certain(second))
+        for name in dict.fromkeys((*mine, *theirs)):
+            one, two = mine.get(name, "not measured"), theirs.get(name, "not measured")
+            if one != two:
+                yield f"{name}: {one} and {two}"
+        yield from _under_aslr(first, second)
+
+
+def _keys(first: GuestRun, second: GuestRun) -> Iterator[tuple[str, object, object]]:
+    for field in first.guest.__struct_fields__:
+        yield f"declared {field}", getattr(first.guest, field), getattr(second.guest, field)
+    yield "image", first.image.key, second.image.key
+    yield "provisioned state", first.provisioned_key, second.provisioned_key
+    yield "kernel", first.image.kernel_release, second.image.kernel_release
+    yield "fault-around", first.probe.facts.fault_around_bytes, second.probe.facts.fault_around_bytes
+
+
+def _certain(run: GuestRun) -> Iterator[tuple[str, str]]:
+    """The counts that only the guest decides."""
+    for experiment in run.probe.experiments:
+        for phase in experiment.phases:
+            name = f"{experiment.name} of {experiment.parameters.size_bytes:,} bytes, {phase.name}"
+            yield name, _faults(phase.rise_minor, phase.rise_major)
+    for program, traces in run.traces.items():
+        if traces.by_shell.level == "full":
+            for line in traces.by_shell.causes:
+                name = f"{program} under a shell without ASLR, {line.title}"
+                yield name, _faults(line.faults - line.major, line.major)
+    calibration = aslr.calibration(run)
+    if calibration is not None:
+        yield "without ASLR", " or ".join(str(each) for each in calibration.counts_without_aslr)
+
+
+def _faults(minor: int, major: int) -> str:
+    return f"{minor} minor faults" + (f" and {major} major" if major else "")
+
+
+def _under_aslr(first: GuestRun, second: GuestRun) -> Iterator[str]:
+    """The demonstration's steps, whose count the place in memory may choose among those predicted."""
+    theirs = {(row.build, row.phase): row.cells[0] for row in compare([second]).rows}
+    for row in compare([first]).rows:
+        one, two = row.cells[0], theirs.get((row.build, row.phase))
+        if row.build is rules.Build.IN_PROCESS or two is None or one.observed == two.observed:
+            continue
+        if not (_may_differ(one) and _may_differ(two)):
+            yield f"{row.build}, {row.phase}: {one.observed} and {two.observed} faults"
+
+
+def _may_differ(cell: Cell) -> bool:
+    return cell.as_predicted is not False
