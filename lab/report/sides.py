@@ -94,7 +94,12 @@ _FACTS: tuple[tuple[str, Callable[[Facts], str]], ...] = (
 
 def facts_of(runs: Sequence[GuestRun]) -> list[Side]:
     """Every fact of every guest, as a reader says it."""
-    return [Side(name, tuple(tell(run.probe.facts) for run in runs)) for name, tell in _FACTS]
+    return sides_of([run.probe.facts for run in runs])
+
+
+def sides_of(facts: Sequence[Facts]) -> list[Side]:
+    """The same for facts that stand alone."""
+    return [Side(name, tuple(tell(each) for each in facts)) for name, tell in _FACTS]
 
 
 _ORIGIN: tuple[tuple[str, Callable[[GuestRun], str]], ...] = (

@@ -35,7 +35,7 @@ def _causes(comparison: Comparison, console: Console) -> None:
     labels = words.labels(comparison)
     names = [labels[run.guest.name] for run in comparison.runs]
     for line in accounts.alike(comparison.accounts):
-        _filled(console, "", line.split(" "), 2)
+        filled(console, "", line.split(" "), 2)
     for row in accounts.shown(comparison.accounts):
         console.print(Text(f"  {row.build}, {accounts.step(row.phase)}", style="dim"))
         _row(console, row, names)
@@ -48,15 +48,15 @@ def _row(console: Console, row: AccountRow, names: Sequence[str]) -> None:
     first = row.accounts[0]
     for name, account in zip(names, row.accounts, strict=True):
         terms = ["no ledger"] if account is None else accounts.summed(account, detailed)
-        _filled(console, f"{name:<{width}}", terms, 4, "bold red" if account and account.residual else "")
+        filled(console, f"{name:<{width}}", terms, 4, "bold red" if account and account.residual else "")
         if account is not None and first is not None and account is not first:
             different = accounts.differing(first, account, detailed)
             commas = [f"{each}," for each in different[:-1]] + different[-1:]
-            _filled(console, " " * width, commas, 4, "cyan")
+            filled(console, " " * width, commas, 4, "cyan")
 
 
-def _filled(console: Console, head: str, terms: Sequence[str], by: int, style: str = "") -> None:
-    """Terms in lines that break between them, further lines below the first one's text."""
+def filled(console: Console, head: str, terms: Sequence[str], by: int, style: str = "") -> None:
+    """Print terms in lines that break between them, further lines below the first one's text."""
     width = console.width - by - len(head)
     lines: list[str] = []
     for term in terms:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lab.results import rules
 from lab.results.comparison import Comparison, Row, Status
-from lab.results.document import GuestRun
+from lab.results.mirror import Facts
 from lab.results.rules import Build
 
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -32,18 +34,21 @@ def signed(count: int) -> str:
     return f"{count:+,d}".replace("-", "−") if count else "0"
 
 
-def machine(run: GuestRun) -> str:
+def machine(facts: Facts) -> str:
     """The libc with its version, as a reader calls the guest: ``glibc 2.41``."""
-    libc = run.probe.facts.libc
+    libc = facts.libc
     return f"{libc.family} {libc.version or '(unknown version)'}"
 
 
 def labels(comparison: Comparison) -> dict[str, str]:
     """For each guest the shortest name that tells it from the others: its libc, or else its full name."""
-    short = [machine(run) for run in comparison.runs]
-    if len(set(short)) == len(short):
-        return {run.guest.name: label for run, label in zip(comparison.runs, short, strict=True)}
-    return {run.guest.name: run.guest.name for run in comparison.runs}
+    return labels_of({run.guest.name: run.probe.facts for run in comparison.runs})
+
+
+def labels_of(facts: Mapping[str, Facts]) -> dict[str, str]:
+    """The same from the facts of each guest alone."""
+    short = {name: machine(each) for name, each in facts.items()}
+    return short if len(set(short.values())) == len(short) else {name: name for name in facts}
 
 
 def listed(items: list[str]) -> str:

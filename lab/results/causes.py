@@ -8,8 +8,8 @@ under any cause.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from lab.results import rules, transcript
@@ -79,6 +79,39 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Roles:
+    """What the objects of one program on one guest are, so that places can be compared between guests.
+
+    ``program`` and ``libc`` are paths there; ``names`` has the names of further files by their paths.
+    """
+
+    program: str
+    libc: str | None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, line: BillLine) -> str:
+        """A place by the role of its object: ``libc text``, ``heap``."""
+        name = self.role(line.object)
+        return f"{name} {line.kind}" if name and line.kind != "file" else name or line.kind
+
+    def role(self, path: str) -> str:
+        """``program``, ``libc``, ``loader``, or the file's own name; empty for memory of no file.
+
+        musl's dynamic loader is its libc, and is called that.
+        """
+        name = PurePosixPath(path).name
+        if not name:
+            return ""
+        if path == self.program:
+            return "program"
+        if path == self.libc:
+            return "libc"
+        if path in self.names:
+            return self.names[path]
+        return "loader" if name.startswith("ld") and ".so" in name and not name.endswith(".cache") else name
+
+
+@dataclass(frozen=True)
 class AccountRow:
     """One phase of one program on all guests; None where the run holds no ledger of it."""
 
@@ -139,11 +172,7 @@ def findings(run: GuestRun) -> Iterator[str]:
                 yield f"{name}: {Build.IN_PROCESS}: {reason}"
     for program, traces in run.traces.items():
         for how, trace in (("", traces.direct), (" under a shell", traces.by_shell)):
-            # A recording that was allowed less says so: that is told by unknown() and is not a finding.
-            reasons = [each for each in trace.verdict.reasons if not each.startswith(ALLOWED_LESS)]
-            balanced = trace.verdict.balanced or trace.level != "full"
-            for reason in (*_doubts(balanced, reasons, trace.unexplained_pages), *_whole(trace)):
-                yield f"{name}: {program}{how}: {reason}"
+            yield from (f"{name}: {program}{how}: {reason}" for reason in doubts(trace))
         yield from (f"{name}: {program}: {problem}" for problem in _unmatched(run, program, traces))
 
 
@@ -165,9 +194,25 @@ def unknown(runs: Sequence[GuestRun]) -> Iterator[str]:
             if build.value in run.demonstrations and traces is None:
                 yield f"{name}: {build}: no cause is known for these counts: the run was made without a trace"
             elif traces is not None and traces.direct.level != "full":
-                lost = "what system calls touched" if traces.direct.level == "user mode" else "every cause"
-                reasons = [each for each in traces.direct.verdict.reasons if each.startswith(ALLOWED_LESS)]
-                yield f"{name}: {build}: not known: {lost}. {'; '.join(reasons)}"
+                yield f"{name}: {build}: {not_recorded(traces.direct)}"
+
+
+def not_recorded(trace: Ledger) -> str:
+    """What a trace that was allowed less than everything does not tell, and which permission was missing."""
+    lost = "what system calls touched" if trace.level == "user mode" else "every cause"
+    reasons = [each for each in trace.verdict.reasons if each.startswith(ALLOWED_LESS)]
+    return f"not known: {lost}. {'; '.join(reasons)}"
+
+
+def doubts(trace: Ledger) -> Iterator[str]:
+    """Why the account of a whole trace cannot be relied on; nothing when it balances.
+
+    That a recording was allowed less is no doubt: :func:`not_recorded` tells it.
+    """
+    reasons = [each for each in trace.verdict.reasons if not each.startswith(ALLOWED_LESS)]
+    balanced = trace.verdict.balanced or trace.level != "full"
+    yield from _doubts(balanced, reasons, trace.unexplained_pages)
+    yield from _whole(trace)
 
 
 ALLOWED_LESS = ("faults in kernel mode could not be recorded", "no fault could be recorded")
@@ -182,15 +227,16 @@ def _accounts(run: GuestRun) -> Iterator[tuple[_Key, Account]]:
         rises = {phase.name: phase.rise_minor + phase.rise_major for phase in experiment.phases}
         for ledger in experiment.ledger.phases if experiment.ledger else ():
             key = Build.IN_PROCESS, experiment.parameters.size_bytes, ledger.name
-            yield key, _account(rises.get(ledger.name, 0), ledger, run, "")
+            yield key, account_of(rises.get(ledger.name, 0), ledger, Roles("", run.probe.facts.libc.path))
     for build in (Build.DYNAMIC, Build.STATIC):
         traces, demonstration = run.traces.get(build.value), run.demonstrations.get(build.value)
         if traces is None or demonstration is None or not _can_be_told(traces):
             continue
         phases = traces.direct.phases or ()
+        roles = Roles(traces.direct.path, run.probe.facts.libc.path)
         for index, (counted, ledger) in enumerate(zip(demonstration.phases, phases, strict=False)):
             brought = traces.direct.images[0].inherited if index == 0 else 0
-            account = _account(_counted(counted, index), ledger, run, traces.direct.path, brought)
+            account = account_of(_counted(counted, index), ledger, roles, brought)
             yield (build, rules.DEMONSTRATION_SIZE, counted.name), account
 
 
@@ -226,9 +272,12 @@ def _doubts(balanced: bool, reasons: Sequence[str], unexplained_pages: int) -> I
         yield f"pages in memory that no record explains: {unexplained_pages}"
 
 
-def _account(counted: int, ledger: PhaseLedger, run: GuestRun, program: str, brought: int = 0) -> Account:
+def account_of(counted: int, ledger: PhaseLedger | Ledger, roles: Roles, brought: int = 0) -> Account:
+    """What was counted in a phase, or in all of a trace, and the causes of it; ``brought`` are faults that
+    the count contains and the ledger does not.
+    """
     causes = [
-        Cause(line.cause, line.title, line.faults, line.neighbours, _parts(line, ledger, run, program))
+        Cause(line.cause, line.title, line.faults, line.neighbours, _parts(line, ledger, roles))
         for line in ledger.causes
     ]
     if brought:
@@ -237,13 +286,14 @@ def _account(counted: int, ledger: PhaseLedger, run: GuestRun, program: str, bro
     return Account(counted, tuple(causes), tuple(_problems(counted - brought, ledger, causes)))
 
 
-def _problems(counted: int, ledger: PhaseLedger, causes: Iterable[Cause]) -> Iterator[str]:
-    rise = ledger.rise_minor + ledger.rise_major
+def _problems(counted: int, ledger: PhaseLedger | Ledger, causes: Iterable[Cause]) -> Iterator[str]:
+    sums = ledger.totals if isinstance(ledger, Ledger) else ledger
+    rise = sums.rise_minor + sums.rise_major
     told = sum(line.faults for line in ledger.causes)
     if rise != counted:
         yield f"{counted} counted by the program, {rise} by the ledger"
-    if ledger.residual:
-        yield f"residual {ledger.residual}: {rise} counted, {told} have a cause"
+    if sums.residual:
+        yield f"residual {sums.residual}: {rise} counted, {told} have a cause"
     elif told != rise:
         yield f"the causes add up to {told}, the counters rose by {rise}"
     for cause in causes:
@@ -252,12 +302,12 @@ def _problems(counted: int, ledger: PhaseLedger, causes: Iterable[Cause]) -> Ite
             yield f"{cause.title}: {cause.faults} faults, {placed} have a place"
 
 
-def _parts(line: CauseLine, ledger: PhaseLedger, run: GuestRun, program: str) -> tuple[Part, ...]:
+def _parts(line: CauseLine, ledger: PhaseLedger | Ledger, roles: Roles) -> tuple[Part, ...]:
     """Where the faults of one cause were: those with a trap in the bill, the others by their system call."""
     places: Counter[str] = Counter()
     for each in ledger.bill:
         if each.cause == line.cause:
-            places[place(each, run, program)] += each.faults
+            places[roles.place(each)] += each.faults
     if sum(places.values()) < line.faults:
         for call in ledger.untrapped:
             if line.cause in (cause_of(call), UNRECORDED):
@@ -268,27 +318,6 @@ def _parts(line: CauseLine, ledger: PhaseLedger, run: GuestRun, program: str) ->
 def cause_of(call: UntrappedLine) -> str:
     """The cause of faults that the kernel took without a trap, in a ledger that could record everything."""
     return EXEC_ARGUMENT if call.call.startswith("execve") else "untrapped"
-
-
-def place(line: BillLine, run: GuestRun, program: str) -> str:
-    """A place by the role of its object, so that guests can be compared: ``libc text``, ``heap``."""
-    name = role(line.object, run, program)
-    return f"{name} {line.kind}" if name and line.kind != "file" else name or line.kind
-
-
-def role(path: str, run: GuestRun, program: str) -> str:
-    """``program``, ``libc``, ``loader``, or the file's own name; empty for memory of no file.
-
-    musl's dynamic loader is its libc, and is called that.
-    """
-    name = PurePosixPath(path).name
-    if not name:
-        return ""
-    if path == program:
-        return "program"
-    if path == run.probe.facts.libc.path:
-        return "libc"
-    return "loader" if name.startswith("ld") and ".so" in name and not name.endswith(".cache") else name
 
 
 def _difference(first: tuple[Part, ...], other: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -86,27 +86,27 @@ class _Header(msgspec.Struct):
     schema_version: int
 
 
-_Document = TypeVar("_Document", GuestRun, ProbeRun)
+_Document = TypeVar("_Document", bound=msgspec.Struct)
 
 
 def parse_probe(data: bytes, where: str) -> ProbeRun:
     """faultprobe's output; ``where`` names its source in the error. Raises BadDocument."""
-    return _parse(data, where, ProbeRun)
+    return parse(data, where, ProbeRun)
 
 
 def parse_run(data: bytes, where: str) -> GuestRun:
     """The text of a runs/<guest>.json. Raises BadDocument."""
-    run = _parse(data, where, GuestRun)
-    _check_version(run.probe.schema_version, f"{where}: probe")
+    run = parse(data, where, GuestRun)
+    check_version(run.probe.schema_version, f"{where}: probe")
     if run.aslr is not None:
-        _check_version(run.aslr.schema_version, f"{where}: aslr")
+        check_version(run.aslr.schema_version, f"{where}: aslr")
     for experiment in run.probe.experiments:
         if experiment.ledger is not None:
             version = experiment.ledger.schema_version
-            _check_version(version, f"{where}: the ledger of {experiment.name}", *ledger.READABLE_VERSIONS)
+            check_version(version, f"{where}: the ledger of {experiment.name}", *ledger.READABLE_VERSIONS)
     for program, traces in run.traces.items():
         for each in (traces.direct, traces.by_shell):
-            _check_version(each.schema_version, f"{where}: the trace of {program}", *ledger.READABLE_VERSIONS)
+            check_version(each.schema_version, f"{where}: the trace of {program}", *ledger.READABLE_VERSIONS)
     return run
 
 
@@ -115,9 +115,10 @@ def read_run(path: Path) -> GuestRun:
     return parse_run(path.read_bytes(), str(path))
 
 
-def _parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
+def parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
+    """A document with a schema version. Raises BadDocument, with the field and ``where`` it came from."""
     try:
-        _check_version(msgspec.json.decode(data, type=_Header).schema_version, where)
+        check_version(msgspec.json.decode(data, type=_Header).schema_version, where)
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise BadDocument(_in_words(str(error)), where=where, hint="run `make lab` again") from error
@@ -127,7 +128,8 @@ def _parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
         ) from error
 
 
-def _check_version(version: int, where: str, *readable: int) -> None:
+def check_version(version: int, where: str, *readable: int) -> None:
+    """Raises BadDocument when a schema version is none of those that can be read."""
     ours = readable or (SCHEMA_VERSION,)
     if version not in ours:
         raise BadDocument(

@@ -110,13 +110,14 @@ def _causes(row: AccountRow, comparison: Comparison) -> dict[str, Any]:
         "size_bytes": row.size_bytes,
         "phase": row.phase,
         "cells": [
-            _account(run.guest.name, first, account)
+            account_of(run.guest.name, first, account)
             for run, account in zip(comparison.runs, row.accounts, strict=True)
         ],
     }
 
 
-def _account(guest: str, first: Account | None, account: Account | None) -> dict[str, Any]:
+def account_of(guest: str, first: Account | None, account: Account | None) -> dict[str, Any]:
+    """One guest's account and what is different from the first one's; None where there is none."""
     if account is None:
         return {"guest": guest, "counted": None, "residual": None, "causes": None, "differences": None}
     return {

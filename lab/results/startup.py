@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lab.results import causes
+from lab.results.causes import Roles
 from lab.results.document import GuestRun, Traces
+from lab.results.ledger import Ledger, PhaseLedger
 from lab.results.mirror import Phase
 from lab.results.rules import Build
 
@@ -79,24 +81,25 @@ def _of(run: GuestRun, build: Build) -> StartUp | None:
         build,
         first.minor + first.major,
         image.inherited,
-        _lines(run, traces),
+        lines_of(traces.direct.phases[0], Roles(traces.direct.path, run.probe.facts.libc.path)),
         image.libc is not None,
         shell,
         brought,
     )
 
 
-def _lines(run: GuestRun, traces: Traces) -> tuple[Line, ...]:
-    trace = traces.direct
-    phase = (trace.phases or ())[0]
-    titles = {line.cause: line.title for line in phase.causes}
+def lines_of(ledger: PhaseLedger | Ledger, roles: Roles) -> tuple[Line, ...]:
+    """All faults of a phase, or of a whole trace, by stage, place and cause: in order of time, then most
+    first.
+    """
+    titles = {line.cause: line.title for line in ledger.causes}
     faults: Counter[tuple[str, str, str]] = Counter()
     neighbours: Counter[tuple[str, str, str]] = Counter()
-    for line in phase.bill:
-        key = line.stage, causes.place(line, run, trace.path), line.cause
+    for line in ledger.bill:
+        key = line.stage, roles.place(line), line.cause
         faults[key] += line.faults
         neighbours[key] += line.neighbours
-    for call in phase.untrapped:
+    for call in ledger.untrapped:
         faults[call.stage, call.call, causes.cause_of(call)] += call.faults
     return tuple(
         Line(stage, place, cause, titles.get(cause, cause), count, neighbours[stage, place, cause])
