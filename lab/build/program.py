@@ -1,16 +1,21 @@
-"""Programs whose faults are counted, for one target: one object file, linked dynamically and statically."""
+"""Programs whose faults are counted, for one target: one object file, linked in several ways."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.version import Version
 
 from lab import paths, process
 from lab.build import elf, sysroot, zig
 from lab.errors import BuildFailed
 
-DYNAMIC, STATIC, STATIC_PIE = "dynamic", "static", "static-pie"
-SUFFIXES = {DYNAMIC: "", STATIC: "-static", STATIC_PIE: "-static-pie"}
+STATIC, STATIC_PIE = "static", "static-pie"
+DYNAMIC, NO_PIE, BIND_NOW = "dynamic", "no-pie", "bind-now"
+LINKS = (DYNAMIC, STATIC, STATIC_PIE, NO_PIE, BIND_NOW)
+"""Every way to link. The dynamic ones differ from the first, a lazily bound PIE, in one thing each."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Program:
 
     def file(self, link: str) -> str:
         """The name of the executable."""
-        return self.name + SUFFIXES[link]
+        return self.name if link == DYNAMIC else f"{self.name}-{link}"
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -32,9 +37,7 @@ class Program:
         return tuple(self.file(link) for link in self.links)
 
 
-DEMONSTRATION = Program(
-    "pagefault-demo", paths.REPOSITORY / "lab/demo/pagefault-demo.c", (), (DYNAMIC, STATIC)
-)
+DEMONSTRATION = Program("pagefault-demo", paths.REPOSITORY / "lab/demo/pagefault-demo.c", (), LINKS)
 # As faultprobe compiles them itself (selftest/program.py).
 MICRO = Program(
     "micro",
@@ -52,7 +55,11 @@ PROGRAMS = (DEMONSTRATION, MICRO)
 #
 # Its own functions are exported (-rdynamic), because zig's linker drops either no symbols or all: without
 # main's the ledger could not tell libc's start-up from the program.
-DYNAMIC_FLAGS = ("-pie", "-rdynamic", "-Wl,-z,relro", "-Wl,-z,lazy")
+DYNAMIC_FLAGS = {
+    DYNAMIC: ("-pie", "-rdynamic", "-Wl,-z,relro", "-Wl,-z,lazy"),
+    NO_PIE: ("-no-pie", "-rdynamic", "-Wl,-z,relro", "-Wl,-z,lazy"),
+    BIND_NOW: ("-pie", "-rdynamic", "-Wl,-z,relro", "-Wl,-z,now"),
+}
 
 
 def build_program(
@@ -60,8 +67,9 @@ def build_program(
 ) -> None:
     """Compile a program and put an executable for each way it is linked into the destination.
 
-    ``root`` is a sysroot with the guest's own libc and libgcc, ``cache`` a folder for zig. Raises BuildFailed
-    when a command fails or when a result is not what it is called (wrong machine, interpreter or libc).
+    ``root`` is a sysroot with the guest's own libc and libgcc, ``cache`` a folder for zig. There is no
+    static-pie where the libc has no start file for it. Raises BuildFailed when a command fails or when a
+    result is not what it is called (wrong machine, interpreter or libc).
     """
     work.mkdir(parents=True, exist_ok=True)
     destination.mkdir(parents=True, exist_ok=True)
@@ -76,10 +84,12 @@ def build_program(
         env=environment,
     )
     for link in program.links:
+        if link == STATIC_PIE and not sysroot.has_static_pie(root, target):
+            continue
         made = work / program.file(link)
-        if link == DYNAMIC:
+        if link in DYNAMIC_FLAGS:
             threads = [flag for flag in program.flags if flag == "-pthread"]
-            command = [*compiler, *DYNAMIC_FLAGS, *zig.LINK_FLAGS, *threads]
+            command = [*compiler, *DYNAMIC_FLAGS[link], *zig.LINK_FLAGS, *threads]
         else:
             command = [*zig.linker(), *static_link(target, root, is_pie=link == STATIC_PIE)]
         process.run(
@@ -125,12 +135,26 @@ def static_link(target: zig.Target, root: Path, *, is_pie: bool = False) -> list
 
 
 def _check(target: zig.Target, made: Path, link: str) -> None:
-    found = elf.parse(made.read_bytes())
-    if link == DYNAMIC:
+    """Refuse what would not run in a guest, or is not what its name says."""
+    data = made.read_bytes()
+    found = elf.parse(data)
+    if link in DYNAMIC_FLAGS:
         # Before 2.34 glibc had its threads in a library of their own, and we link against an older one.
         needed = [(libc,) for libc in target.libraries] + [("libc.so.6", "libpthread.so.0")]
-        wanted = [elf.Elf(target.machine, target.interpreter, each, True) for each in needed]
+        is_pie = link != NO_PIE
+        wanted = [
+            elf.Elf(target.machine, target.interpreter, each, is_pie, link == BIND_NOW) for each in needed
+        ]
     else:
         wanted = [elf.Elf(target.machine, None, (), link == STATIC_PIE)]
     if found not in wanted:
         raise BuildFailed(f"{made.name} came out as {found}, not {link} for {target}", where=target.triple)
+    newer = too_new(elf.symbols(data).versions, target.glibc_version)
+    if newer:
+        raise BuildFailed(f"{made.name} needs {', '.join(newer)}", where=target.triple)
+
+
+def too_new(versions: Iterable[str], glibc: str) -> list[str]:
+    """Those of the symbol versions (``GLIBC_2.34``) that a glibc does not have yet."""
+    numbers = ((name, name.removeprefix("GLIBC_")) for name in versions if name.startswith("GLIBC_"))
+    return sorted(name for name, number in numbers if Version(number) > Version(glibc))

@@ -46,6 +46,14 @@ def libc_folder(sysroot: Path, target: Target) -> Path:
     return folder
 
 
+def has_static_pie(sysroot: Path, target: Target) -> bool:
+    """Whether a static program of this libc can be position-independent: it has a start file for that.
+
+    Debian's glibc has none on ppc64le and armhf; musl has it everywhere.
+    """
+    return (libc_folder(sysroot, target) / "rcrt1.o").is_file()
+
+
 def libgcc_folder(sysroot: Path, target: Target) -> Path:
     """The folder with libgcc.a, whose name has GCC's version in it."""
     found = sorted((sysroot / "usr/lib/gcc" / target.debian_triple).glob("*/libgcc.a"))

@@ -15,9 +15,6 @@ from pathlib import Path
 
 from lab.errors import BuildFailed
 
-GLIBC_VERSION = "2.17"
-"""The glibc that is linked against: such a binary runs on every later one, so one serves all guests."""
-
 COMPILE_FLAGS = ("-O2", "-fno-sanitize=all")
 """Without the second, zig adds a sanitizer runtime: faults of its own, and statx, which musl 1.2.3 lacks."""
 
@@ -44,43 +41,110 @@ class Target:
     """``e_machine`` of the ELF header."""
     libraries: tuple[str, ...]
     """The names under which a program may need this libc (``DT_NEEDED``)."""
+    glibc_version: str = ""
+    """The newest version whose symbols a program may ask for; empty for musl, which has no versions."""
+    flags: tuple[str, ...] = ()
+    """What the compiler must be told besides the triple."""
 
 
-_MACHINES = {"x86_64": 62, "aarch64": 183}
-_GLIBC_LOADERS = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}
+@dataclass(frozen=True)
+class _Names:
+    """What one architecture is called; each name that is left out follows from ``multiarch``."""
+
+    machine: int
+    multiarch: str
+    """Debian's triple with glibc; ``gnu`` in it becomes ``musl``."""
+    glibc_loader: str
+    musl_loader: str
+    """musl's own name of the architecture and its ABI, as in ``ld-musl-NAME.so.1``."""
+    alpine: str = ""
+    """Alpine's name, which musllinux wheels ask for (PEP 656); ``uname -m``'s when left out."""
+    gcc: str = ""
+    zig: str = ""
+    """zig's triple with glibc, without a version."""
+    glibc: str = "2.17"
+    """The glibc that is linked against: such a binary runs on every later one, so one serves all guests."""
+    policy: str = "2_17"
+    """The manylinux policy that the wheel keeps."""
+    flags: tuple[str, ...] = ()
+
+
+_NAMES = {
+    "x86_64": _Names(62, "x86_64-linux-gnu", "/lib64/ld-linux-x86-64.so.2", "x86_64"),
+    "aarch64": _Names(183, "aarch64-linux-gnu", "/lib/ld-linux-aarch64.so.1", "aarch64"),
+    "i686": _Names(
+        3,
+        "i386-linux-gnu",
+        "/lib/ld-linux.so.2",
+        "i386",
+        alpine="x86",
+        gcc="i686-linux-gnu",
+        zig="x86-linux-gnu",
+    ),
+    "armv7l": _Names(40, "arm-linux-gnueabihf", "/lib/ld-linux-armhf.so.3", "armhf", alpine="armv7"),
+    # manylinux knows riscv64 from 2.31 on; glibc itself from 2.27.
+    "riscv64": _Names(
+        243,
+        "riscv64-linux-gnu",
+        "/lib/ld-linux-riscv64-lp64d.so.1",
+        "riscv64",
+        glibc="2.31",
+        policy="2_31",
+    ),
+    # glibc began with the little-endian ABI in 2.19, whose symbols all carry 2.17. Debian's long double is
+    # IBM's; with zig's own, printf is one of glibc 2.32 and later.
+    "ppc64le": _Names(
+        21,
+        "powerpc64le-linux-gnu",
+        "/lib64/ld64.so.2",
+        "powerpc64le",
+        glibc="2.19",
+        flags=("-mabi=ibmlongdouble",),
+    ),
+    "s390x": _Names(22, "s390x-linux-gnu", "/lib/ld64.so.1", "s390x"),
+}
+
+
+def architectures() -> tuple[str, ...]:
+    """The architectures that programs are built for, as ``uname -m`` has them."""
+    return tuple(_NAMES)
 
 
 def target(architecture: str, libc: str) -> Target:
     """The target for a guest; raises BuildFailed when nothing is built for such a guest."""
-    if architecture not in _MACHINES or libc not in ("glibc", "musl"):
+    if architecture not in _NAMES or libc not in ("glibc", "musl"):
         raise BuildFailed(
             f"nothing is cross-built for {libc} on {architecture}",
-            hint=f"known: {', '.join(_MACHINES)}; glibc, musl",
+            hint=f"known: {', '.join(_NAMES)}; glibc, musl",
         )
-    debian_triple = f"{architecture}-linux-gnu"
+    names = _NAMES[architecture]
+    zig = names.zig or names.multiarch
+    debian_triple = names.gcc or names.multiarch
     if libc == "glibc":
         return Target(
             architecture=architecture,
             libc=libc,
-            triple=f"{debian_triple}.{GLIBC_VERSION}",
-            multiarch=debian_triple,
+            triple=f"{zig}.{names.glibc}",
+            multiarch=names.multiarch,
             debian_triple=debian_triple,
-            interpreter=_GLIBC_LOADERS[architecture],
-            platform_tag=f"manylinux_{GLIBC_VERSION.replace('.', '_')}_{architecture}",
-            machine=_MACHINES[architecture],
+            interpreter=names.glibc_loader,
+            platform_tag=f"manylinux_{names.policy}_{architecture}",
+            machine=names.machine,
             libraries=("libc.so.6",),
+            glibc_version=names.policy.replace("_", "."),
+            flags=names.flags,
         )
     return Target(
         architecture=architecture,
         libc=libc,
-        triple=f"{architecture}-linux-musl",
-        multiarch=f"{architecture}-linux-musl",
+        triple=zig.replace("gnu", "musl"),
+        multiarch=names.multiarch.replace("gnu", "musl"),
         debian_triple=debian_triple,
-        interpreter=f"/lib/ld-musl-{architecture}.so.1",
+        interpreter=f"/lib/ld-musl-{names.musl_loader}.so.1",
         platform_tag=f"musllinux_1_2_{architecture}",
-        machine=_MACHINES[architecture],
+        machine=names.machine,
         # Two names of one file: musl's own, and the one Alpine links with. The loader takes both for itself.
-        libraries=("libc.so", f"libc.musl-{architecture}.so.1"),
+        libraries=("libc.so", f"libc.musl-{names.alpine or architecture}.so.1"),
     )
 
 
@@ -96,7 +160,7 @@ def _zig(tool: str) -> list[str]:
 
 def compiler(to: Target) -> list[str]:
     """The C compiler for a target. ``-dynamic``, for with musl zig links statically unless told otherwise."""
-    return [*_zig("cc"), "-target", to.triple, "-dynamic", *COMPILE_FLAGS]
+    return [*_zig("cc"), "-target", to.triple, "-dynamic", *to.flags, *COMPILE_FLAGS]
 
 
 def linker() -> list[str]:

@@ -6,29 +6,65 @@ import pytest
 
 from lab.build import zig
 from lab.errors import BuildFailed
+from lab.images.musl import toolchain
 
 
-def test_targets_name_interpreter_and_tag_as_distributions_do() -> None:
-    named = {
-        (architecture, libc): (found.triple, found.interpreter, found.platform_tag)
-        for architecture in ("x86_64", "aarch64")
-        for libc in ("glibc", "musl")
-        for found in [zig.target(architecture, libc)]
+def test_glibc_targets_name_interpreter_and_tag_as_distributions_do() -> None:
+    found = [zig.target(architecture, "glibc") for architecture in zig.architectures()]
+    assert [(each.triple, each.interpreter, each.platform_tag) for each in found] == [
+        ("x86_64-linux-gnu.2.17", "/lib64/ld-linux-x86-64.so.2", "manylinux_2_17_x86_64"),
+        ("aarch64-linux-gnu.2.17", "/lib/ld-linux-aarch64.so.1", "manylinux_2_17_aarch64"),
+        ("x86-linux-gnu.2.17", "/lib/ld-linux.so.2", "manylinux_2_17_i686"),
+        ("arm-linux-gnueabihf.2.17", "/lib/ld-linux-armhf.so.3", "manylinux_2_17_armv7l"),
+        ("riscv64-linux-gnu.2.31", "/lib/ld-linux-riscv64-lp64d.so.1", "manylinux_2_31_riscv64"),
+        ("powerpc64le-linux-gnu.2.19", "/lib64/ld64.so.2", "manylinux_2_17_ppc64le"),
+        ("s390x-linux-gnu.2.17", "/lib/ld64.so.1", "manylinux_2_17_s390x"),
+    ]
+
+
+def test_musl_targets_name_interpreter_and_tag_as_distributions_do() -> None:
+    found = [zig.target(architecture, "musl") for architecture in zig.architectures()]
+    assert [(each.triple, each.interpreter, each.platform_tag) for each in found] == [
+        ("x86_64-linux-musl", "/lib/ld-musl-x86_64.so.1", "musllinux_1_2_x86_64"),
+        ("aarch64-linux-musl", "/lib/ld-musl-aarch64.so.1", "musllinux_1_2_aarch64"),
+        ("x86-linux-musl", "/lib/ld-musl-i386.so.1", "musllinux_1_2_i686"),
+        ("arm-linux-musleabihf", "/lib/ld-musl-armhf.so.1", "musllinux_1_2_armv7l"),
+        ("riscv64-linux-musl", "/lib/ld-musl-riscv64.so.1", "musllinux_1_2_riscv64"),
+        ("powerpc64le-linux-musl", "/lib/ld-musl-powerpc64le.so.1", "musllinux_1_2_ppc64le"),
+        ("s390x-linux-musl", "/lib/ld-musl-s390x.so.1", "musllinux_1_2_s390x"),
+    ]
+
+
+def test_debian_keeps_a_32_bit_x86_in_two_folders() -> None:
+    for libc, multiarch in (("glibc", "i386-linux-gnu"), ("musl", "i386-linux-musl")):
+        found = zig.target("i686", libc)
+        assert (found.multiarch, found.debian_triple) == (multiarch, "i686-linux-gnu")
+
+
+def test_a_wheel_asks_for_musl_by_the_name_alpine_gives_it() -> None:
+    names = {each: zig.target(each, "musl").libraries[-1] for each in ("x86_64", "i686", "armv7l", "s390x")}
+    assert names == {
+        "x86_64": "libc.musl-x86_64.so.1",
+        "i686": "libc.musl-x86.so.1",
+        "armv7l": "libc.musl-armv7.so.1",
+        "s390x": "libc.musl-s390x.so.1",
     }
-    assert named == {
-        ("x86_64", "glibc"): (
-            "x86_64-linux-gnu.2.17",
-            "/lib64/ld-linux-x86-64.so.2",
-            "manylinux_2_17_x86_64",
-        ),
-        ("aarch64", "glibc"): (
-            "aarch64-linux-gnu.2.17",
-            "/lib/ld-linux-aarch64.so.1",
-            "manylinux_2_17_aarch64",
-        ),
-        ("x86_64", "musl"): ("x86_64-linux-musl", "/lib/ld-musl-x86_64.so.1", "musllinux_1_2_x86_64"),
-        ("aarch64", "musl"): ("aarch64-linux-musl", "/lib/ld-musl-aarch64.so.1", "musllinux_1_2_aarch64"),
-    }
+
+
+def test_no_wheel_promises_an_older_glibc_than_its_symbols_have() -> None:
+    for architecture in zig.architectures():
+        found = zig.target(architecture, "glibc")
+        assert found.platform_tag == f"manylinux_{found.glibc_version.replace('.', '_')}_{architecture}"
+        # The oldest glibc of a guest.
+        assert tuple(map(int, found.glibc_version.split("."))) <= (2, 31)
+
+
+def test_userland_and_programs_agree_on_the_loader() -> None:
+    for architecture in zig.architectures():
+        userland = toolchain.target(architecture)
+        program = zig.target(architecture, "musl")
+        assert f"/lib/{userland.loader}" == program.interpreter
+        assert (userland.triple, userland.zig) == (program.multiarch, program.triple)
 
 
 @pytest.mark.parametrize(("architecture", "libc"), [("vax", "glibc"), ("x86_64", "uclibc")])
@@ -36,16 +72,24 @@ def test_an_unknown_target_is_one_clear_line(architecture: str, libc: str) -> No
     with pytest.raises(BuildFailed) as error:
         zig.target(architecture, libc)
     assert str(error.value) == (
-        f"nothing is cross-built for {libc} on {architecture}; known: x86_64, aarch64; glibc, musl"
+        f"nothing is cross-built for {libc} on {architecture}; "
+        "known: x86_64, aarch64, i686, armv7l, riscv64, ppc64le, s390x; glibc, musl"
     )
 
 
-def test_flags_are_the_same_for_every_target() -> None:
-    commands = [
-        zig.compiler(zig.target(a, libc)) for a in ("x86_64", "aarch64") for libc in ("glibc", "musl")
-    ]
-    without_triples = [[word for word in command if "-linux-" not in word] for command in commands]
-    assert without_triples == [without_triples[0]] * 4
+def test_flags_are_the_same_for_every_target_but_one() -> None:
+    flags = {
+        (architecture, libc): [
+            word for word in zig.compiler(zig.target(architecture, libc)) if "-linux-" not in word
+        ]
+        for architecture in zig.architectures()
+        for libc in ("glibc", "musl")
+    }
+    ordinary = flags["x86_64", "glibc"]
+    assert {name: words for name, words in flags.items() if words != ordinary} == {
+        # Debian's long double there is IBM's, not the one that zig takes.
+        ("ppc64le", "glibc"): [*ordinary[:-2], "-mabi=ibmlongdouble", *ordinary[-2:]]
+    }
 
 
 def test_nothing_of_the_user_gets_into_the_environment(
