@@ -35,10 +35,11 @@ class _Root:
     """How one libc's root file system is built, and what else than its packages decides its contents."""
 
     build: Callable[[Path, PackageSet], None]
-    inputs: Callable[[], dict[str, str]]
+    inputs: Callable[[str], dict[str, str]]
+    """By architecture."""
 
 
-def _glibc_inputs() -> dict[str, str]:
+def _glibc_inputs(_architecture: str) -> dict[str, str]:
     return {"rootfs": tree_digest(glibc.ROOTFS)}
 
 
@@ -59,7 +60,7 @@ def image_for(guest: Guest) -> Image:
     def use(chosen: PackageSet) -> Path:
         parts = {
             "packages": chosen.hashes(),
-            "inputs": root.inputs(),
+            "inputs": root.inputs(guest.architecture),
             "epoch": disk.SOURCE_DATE_EPOCH,
             "format": _FORMAT,
         }

@@ -1,12 +1,13 @@
 """The root file system of a musl guest: Debian's musl under programs compiled from Debian's source packages.
 
-Compiling takes minutes, so its result is kept by itself: a change of the overlay or of the disk format does
-not repeat it.
+Compiling takes minutes, so its result is kept by itself, once for an architecture: neither another version of
+musl nor a change of the overlay or of the disk format repeats it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -16,25 +17,37 @@ from pathlib import Path
 
 from lab import paths
 from lab.errors import BuildFailed
-from lab.images import disk, fetch, musl, tools
+from lab.images import disk, fetch, musl, musl_libc, tools
 from lab.images.apt import DEBIAN_ARCHITECTURES
 from lab.images.fetch import PackageSet
+from lab.images.musl import toolchain
 from lab.images.store import Store, key_of, tree_digest
 from lab.steps import step
 
 RECIPE = paths.RECIPES / "musl"
 ROOTFS = RECIPE / "rootfs"
 
+LIBC = "musl"
+"""The package that libc.so is taken from; all others of a set are sources."""
 
-def inputs() -> dict[str, str]:
+TREE, VERSIONS = "tree", "versions.json"
+
+
+def inputs(architecture: str) -> dict[str, str]:
     """What decides the contents beside the packages: recipe, build code, compiler."""
-    return {"rootfs": tree_digest(ROOTFS), **_userland_inputs()}
+    return {
+        "rootfs": tree_digest(ROOTFS),
+        "libc": tree_digest(Path(musl_libc.__file__)),
+        **_userland_inputs(architecture),
+    }
 
 
-def _userland_inputs() -> dict[str, str]:
+def _userland_inputs(architecture: str) -> dict[str, str]:
+    """Of the files below targets/ only this architecture's: adding another one compiles nothing anew."""
     here = Path(musl.__file__)
     return {
-        "recipe": tree_digest(RECIPE, without=("rootfs",)),
+        "recipe": tree_digest(RECIPE, without=("rootfs", "targets")),
+        "target": tree_digest(toolchain.TARGETS / f"{architecture}.yml"),
         "code": tree_digest(here.parent if here.name == "__init__.py" else here),
         "zig": version("ziglang"),
     }
@@ -46,32 +59,38 @@ def _architecture(chosen: PackageSet) -> str:
 
 
 def _userland(chosen: PackageSet) -> Path:
-    """The compiled tree, from the store or built now."""
+    """A folder with the compiled tree and the versions of its parts, from the store or built now."""
+    architecture = _architecture(chosen)
+    sources = [package for package in chosen.packages if package.name != LIBC]
 
     def build(folder: Path) -> None:
-        files = fetch.fetch(chosen.packages)
         work = folder / "work"
         work.mkdir()
         build_python = work / "build-python"
         musl.write_build_python(tools.utilities().root, build_python)
-        with step(f"Compile the musl userland ({_architecture(chosen)})"), _kept_logs(work / "logs", chosen):
-            musl.build_userland(
+        with step(f"Compile the musl userland ({architecture})"), _kept_logs(work / "logs", chosen):
+            versions = musl.build_userland(
                 musl.Inputs(
-                    architecture=_architecture(chosen),
-                    sources={name: file for name, file in files.items() if name != "musl"},
-                    musl_deb=files["musl"],
+                    architecture=architecture,
+                    sources=fetch.fetch(sources),
                     zig=(sys.executable, "-m", "ziglang"),
                     build_python=build_python,
                     jobs=os.cpu_count() or 1,
                     source_date_epoch=disk.SOURCE_DATE_EPOCH,
                 ),
                 work,
-                folder / "tree",
+                folder / TREE,
             )
+        (folder / VERSIONS).write_text(json.dumps(versions))
         shutil.rmtree(work)
 
-    key = key_of({"packages": chosen.hashes(), "inputs": _userland_inputs(), "epoch": disk.SOURCE_DATE_EPOCH})
-    return Store().ensure("userland", key, build) / "tree"
+    parts = {
+        "architecture": architecture,
+        "packages": {package.name: package.sha256 for package in sources},
+        "inputs": _userland_inputs(architecture),
+        "epoch": disk.SOURCE_DATE_EPOCH,
+    }
+    return Store().ensure("userland", key_of(parts), build)
 
 
 @contextlib.contextmanager
@@ -92,8 +111,13 @@ def _kept_logs(logs: Path, chosen: PackageSet) -> Iterator[None]:
 def build(folder: Path, chosen: PackageSet) -> None:
     """Leave ``disk.img`` in the folder."""
     log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
+    target = toolchain.target(_architecture(chosen))
+    compiled = _userland(chosen)
     tree = folder / "tree"
-    shutil.copytree(_userland(chosen), tree, symlinks=True)
+    shutil.copytree(compiled / TREE, tree, symlinks=True)
+    libc = next(package for package in chosen.packages if package.name == LIBC)
+    versions = json.loads((compiled / VERSIONS).read_text())
+    musl_libc.install(fetch.fetch([libc])[LIBC], target, versions, tree)
     disk.overlay(ROOTFS, tree)
     disk.write_disk(tree, folder / "disk.img", log)
     shutil.rmtree(tree)

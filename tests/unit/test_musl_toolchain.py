@@ -45,7 +45,40 @@ def answer(program: Path, *arguments: str, text: str = "") -> list[str]:
 def test_an_unknown_architecture_is_named_with_the_known_ones() -> None:
     with pytest.raises(BuildFailed) as caught:
         toolchain.target("m68k")
-    assert str(caught.value) == "no musl userland for m68k; architectures: x86_64, aarch64"
+    assert str(caught.value) == (
+        "no musl userland for m68k; architectures: aarch64, armv7l, i686, ppc64le, riscv64, s390x, x86_64"
+    )
+
+
+@pytest.mark.parametrize("architecture", toolchain.known())
+def test_every_target_is_whole(architecture: str) -> None:
+    target = toolchain.target(architecture)
+    # The bits of a word decide all of these at once: a file in which one was forgotten is wrong.
+    long, pointer = target.answers["ac_cv_sizeof_long"], target.answers["ac_cv_sizeof_void_p"]
+    assert long == pointer == target.answers["ac_cv_alignof_size_t"]
+    assert target.answers["ac_cv_type___uint128_t"] == {8: "yes", 4: "no"}[int(long)]
+    assert sorted(target.answers) == sorted(toolchain.target("x86_64").answers)
+    assert target.loader.startswith("ld-musl-")
+
+
+def test_musl_names_its_loaders_in_its_own_way() -> None:
+    assert {name: toolchain.target(name).loader for name in toolchain.known()} == {
+        "aarch64": "ld-musl-aarch64.so.1",
+        "armv7l": "ld-musl-armhf.so.1",
+        "i686": "ld-musl-i386.so.1",
+        "ppc64le": "ld-musl-powerpc64le.so.1",
+        "riscv64": "ld-musl-riscv64.so.1",
+        "s390x": "ld-musl-s390x.so.1",
+        "x86_64": "ld-musl-x86_64.so.1",
+    }
+
+
+def test_a_target_with_a_forgotten_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "TARGETS", tmp_path)
+    (tmp_path / "vax.yml").write_text("triple: vax-linux-musl\n")
+    with pytest.raises(BuildFailed) as caught:
+        toolchain.target("vax")
+    assert str(caught.value) == ("musl/targets/vax.yml: not a target: Object missing required field `zig`")
 
 
 def test_the_compiler_says_which_multiarch_it_is_for(installed: Path) -> None:

@@ -1,8 +1,9 @@
-"""The musl userland of a guest: busybox, dropbear and CPython compiled over Debian's own libc.so.
+"""The musl userland of an architecture: busybox, dropbear and CPython, all but libc.so itself.
 
 The recipe is make's (``provision/images/musl/Makefile``). Here the tarballs of Debian's source packages are
 unpacked and patched, the compiler is put on PATH, make is run, and what it leaves is laid out as a root tree.
-That depends on the inputs alone: two builds of the same inputs in two folders give the same bytes.
+That depends on the inputs alone: two builds of the same inputs in two folders give the same bytes. Every
+version of musl gets the same programs: libc.so is laid under them later (:mod:`lab.images.musl_libc`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ class Inputs:
     """The guest's architecture as ``uname -m`` has it."""
     sources: Mapping[str, Path]
     """Upstream's tarballs by Debian source package: busybox, dropbear, python3.13, zlib, libffi."""
-    musl_deb: Path
-    """Debian's ``musl`` package of the architecture; libc.so is taken from it as it is."""
     zig: tuple[str, ...]
     """The argv that starts zig, without its subcommand."""
     build_python: Path
@@ -43,24 +42,24 @@ class Inputs:
     """Seconds since 1970: the time stamp of everything built."""
 
 
-def build_userland(inputs: Inputs, work: Path, destination: Path) -> None:
+def build_userland(inputs: Inputs, work: Path, destination: Path) -> dict[str, str]:
     """Compile the userland, leave its root tree in ``destination``; ``work`` is an empty folder to build in.
 
-    Needs make, awk and dpkg-deb on the host. Raises BuildFailed with the end of the log of what failed,
-    MissingTool, or DiskFull.
+    Returns each part's version. Needs make and awk on the host. Raises BuildFailed with the end of the log of
+    what failed, MissingTool, or DiskFull.
     """
     target = toolchain.target(inputs.architecture)
     work = work.absolute()
     with step("Unpack the sources"):
         versions = sources.unpack(inputs.sources, work)
-        versions["musl"] = sources.unpack_libc(inputs.musl_deb, target, work)
         tree.stage_library(work)
     toolchain.install(target, inputs.zig, inputs.build_python, work)
     sources.write_config(target, RECIPE, work)
     with step("Compile busybox, dropbear and Python"):
         _make(inputs, work)
     with step("Lay out the root tree"):
-        tree.lay_out(target, versions, work, destination, inputs.source_date_epoch)
+        tree.lay_out(target, work, destination, inputs.source_date_epoch)
+    return versions
 
 
 def _make(inputs: Inputs, work: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import io
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import BuildFailed, MissingTool
+from lab.errors import BuildFailed
 from lab.images.musl.toolchain import Target
 
 PYTHON = "3.13"
@@ -111,40 +109,16 @@ def _apply(patch: Patch, work: Path) -> None:
     file.write_text(text.replace(patch.old, patch.new))
 
 
-def unpack_libc(musl_deb: Path, target: Target, work: Path) -> str:
-    """Leave Debian's libc.so as ``work/libc.so``; returns the package's version."""
-    member = f"./usr/lib/{target.triple}/libc.so"
-    version = _dpkg_deb("--field", str(musl_deb), "Version").decode().strip()
-    with tarfile.open(fileobj=io.BytesIO(_dpkg_deb("--fsys-tarfile", str(musl_deb)))) as package:
-        try:
-            libc = package.extractfile(member)
-        except KeyError:
-            libc = None
-        if libc is None:
-            raise BuildFailed(f"no {member} in the package", where=str(musl_deb))
-        (work / "libc.so").write_bytes(libc.read())
-    return version
-
-
-def _dpkg_deb(*arguments: str) -> bytes:
-    try:
-        answer = subprocess.run(["dpkg-deb", *arguments], capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise MissingTool("no dpkg-deb on this machine", where="musl userland") from error
-    if answer.returncode:
-        raise BuildFailed(answer.stderr.decode(errors="replace").strip(), where="musl userland")
-    return answer.stdout
-
-
 def write_config(target: Target, recipe: Path, work: Path) -> None:
     """Write the variables of the recipe's Makefile."""
     variables = {
         "RECIPE": str(recipe),
         "TRIPLE": target.triple,
         "BUSYBOX_ARCH": target.busybox,
-        "FFI_TARGET": target.ffi_target,
-        "FFI_FOLDER": target.ffi_folder,
-        "FFI_SOURCES": " ".join(target.ffi_sources),
+        "FFI_TARGET": target.libffi.target,
+        "FFI_FOLDER": target.libffi.folder,
+        "FFI_SOURCES": " ".join(target.libffi.sources),
+        "ANSWERS": " ".join(f"{name}={answer}" for name, answer in target.answers.items()),
         "PYTHON": PYTHON,
         "PYTHON_WITHOUT": " ".join(_WITHOUT_MODULES),
     }

@@ -7,59 +7,59 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import yaml
+
 from lab.errors import BuildFailed, MissingTool
+from lab.paths import RECIPES
+
+TARGETS = RECIPES / "musl" / "targets"
+"""One file for each architecture that the recipe knows."""
 
 
-@dataclass(frozen=True)
-class Target:
+class Libffi(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One architecture as libffi has it: its own name for it, its folder below ``src``, the files there."""
+
+    target: str
+    folder: str
+    sources: tuple[str, ...]
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One architecture as each part of the userland names it."""
 
-    architecture: str
     triple: str
-    """For autoconf and for zig."""
-    busybox: str
-    """busybox's ARCH, a folder below ``arch/`` when it has one."""
+    """For autoconf and for Debian's folder of libraries."""
+    zig: str
+    """For ``zig cc``, which links."""
+    clang: str
+    """For the clang in zig, which compiles; its first part decides the instructions."""
     loader: str
     """File name of musl's dynamic loader below ``/lib``."""
-    ffi_target: str
-    """libffi's own name for it."""
-    ffi_folder: str
-    """Where libffi has its sources for it, below ``src``."""
-    ffi_sources: tuple[str, ...]
+    busybox: str
+    """busybox's ARCH, a folder below ``arch/`` when it has one."""
+    libffi: Libffi
+    answers: dict[str, str | int]
+    """What configure would find out about this architecture, by the name of its cache variable."""
 
 
-_TARGETS = (
-    Target(
-        architecture="x86_64",
-        triple="x86_64-linux-musl",
-        busybox="x86_64",
-        loader="ld-musl-x86_64.so.1",
-        ffi_target="X86_64",
-        ffi_folder="x86",
-        ffi_sources=("ffi64.c", "unix64.S", "ffiw64.c", "win64.S"),
-    ),
-    Target(
-        architecture="aarch64",
-        triple="aarch64-linux-musl",
-        busybox="aarch64",
-        loader="ld-musl-aarch64.so.1",
-        ffi_target="AARCH64",
-        ffi_folder="aarch64",
-        ffi_sources=("ffi.c", "sysv.S"),
-    ),
-)
+def known() -> tuple[str, ...]:
+    """The architectures the recipe knows, as ``uname -m`` has them."""
+    return tuple(sorted(path.stem for path in TARGETS.glob("*.yml")))
 
 
 def target(architecture: str) -> Target:
     """The target of an architecture's name; raises BuildFailed for one the recipe does not know."""
-    for known in _TARGETS:
-        if known.architecture == architecture:
-            return known
-    known_ones = ", ".join(known.architecture for known in _TARGETS)
-    raise BuildFailed(f"no musl userland for {architecture}", hint=f"architectures: {known_ones}")
+    file = TARGETS / f"{architecture}.yml"
+    try:
+        return msgspec.convert(yaml.safe_load(file.read_text()), Target)
+    except FileNotFoundError:
+        hint = f"architectures: {', '.join(known())}"
+        raise BuildFailed(f"no musl userland for {architecture}", hint=hint) from None
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise BuildFailed(f"not a target: {error}", where=f"musl/targets/{file.name}") from error
 
 
 # One level of optimization everywhere: zig compiles its part of the libc anew for each. -s as there is no
@@ -79,10 +79,10 @@ _TARGET_FLAGS = (
 def install(to: Target, zig: tuple[str, ...], build_python: Path, work: Path) -> None:
     """Write target-cc, target-ar, target-ranlib, host-cc, build-python and bzip2 into ``work/bin``."""
     program = _zig_program(zig)
-    link = [*program, "cc", "-target", to.triple, *_FLAGS, *_TARGET_FLAGS]
+    link = [*program, "cc", "-target", to.zig, *_FLAGS, *_TARGET_FLAGS]
     # zig cc hashes every header for its cache, which doubles the time of a small file. The clang
     # in zig does not, but must be told where the headers are.
-    compile_only = [*program, "clang", "-target", to.triple, *_FLAGS, *_TARGET_FLAGS, "-nostdinc"]
+    compile_only = [*program, "clang", "-target", to.clang, *_FLAGS, *_TARGET_FLAGS, "-nostdinc"]
     for headers in _header_folders(link, work):
         compile_only += ["-isystem", headers]
     compile_only.append(f"-ffile-prefix-map={work}=/usr/src")

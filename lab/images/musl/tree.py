@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
 from lab.errors import BuildFailed
@@ -52,14 +51,11 @@ def stage_library(work: Path) -> None:
     shutil.copytree(work / "python/Lib", work / "library", ignore=shutil.ignore_patterns(*_NOT_IN_LIBRARY))
 
 
-def lay_out(
-    target: Target, versions: Mapping[str, str], work: Path, destination: Path, source_date_epoch: int
-) -> None:
+def lay_out(target: Target, work: Path, destination: Path, source_date_epoch: int) -> None:
     """Make the root tree of what was built in ``work``; its times are ``source_date_epoch``, in seconds."""
     destination.mkdir(exist_ok=True)
     for name in (*_DIRECTORIES, *_MODES):
         (destination / name).mkdir()
-    _install(work / "libc.so", destination / "lib" / target.loader)
     _install(work / "busybox/busybox", destination / "bin/busybox")
     _install(work / "dropbear/dropbearmulti", destination / "usr/bin/dropbearmulti")
     _install(work / "python/python", destination / f"usr/bin/python{PYTHON}")
@@ -68,7 +64,6 @@ def lay_out(
     for name, aim in _LINKS.items():
         (destination / name).symlink_to(aim.format(loader=target.loader))
     _link_applets(work / "busybox/busybox.links", destination)
-    (destination / "etc/os-release").write_text(_os_release(versions))
     _settle(destination, source_date_epoch)
 
 
@@ -101,20 +96,6 @@ def _write_build_variables(work: Path, library: Path) -> None:
     }
     lines = "".join(f"    {name!r}: {value!r},\n" for name, value in sorted(variables.items()))
     (library / found[0].name).write_text(f"build_time_vars = {{\n{lines}}}\n")
-
-
-def _os_release(versions: Mapping[str, str]) -> str:
-    """Says what this is, and does not say Alpine: tools decide by ID how users and packages are managed."""
-    musl = versions["musl"].partition("-")[0]
-    programs = f"busybox {versions['busybox']}, dropbear {versions['dropbear']}, Python {versions['python']}"
-    fields = {
-        "NAME": "faultlab musl userland",
-        "ID": "faultlab-musl",
-        "VERSION_ID": musl,
-        "PRETTY_NAME": f"faultlab musl {musl} ({programs})",
-        "FAULTLAB_MUSL_PACKAGE": versions["musl"],
-    }
-    return "".join(f'{name}="{value}"\n' for name, value in fields.items())
 
 
 def _settle(destination: Path, source_date_epoch: int) -> None:
