@@ -32,7 +32,7 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
     name = ready.guest.name
     with step(f"Measure {name}"):
         with step("faultprobe run"):
-            probe = remote.succeed(f"{PROBE} run --json -", timeout=TIMEOUT)
+            probe = remote.succeed(f"{PROBE} run --maps --json -", timeout=TIMEOUT)
         demonstrations, traces = {}, {}
         with step("pagefault-demo, dynamic and static"):
             for program in PROGRAMS:

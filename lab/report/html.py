@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jinja2
 
-from lab.report import accounts, figures, ledgers, residues, startup, words
+from lab.report import accounts, figures, ledgers, memorymaps, pagegrid, residues, startup, words
 from lab.report.sides import facts_of, origin_of
-from lab.results import causes, rules
+from lab.results import causes, pages, rules
 from lab.results.comparison import Cell, Comparison, Row, Status
 from lab.results.document import GuestRun
 from lab.results.mirror import Details
@@ -111,6 +111,9 @@ def render(comparison: Comparison, result: Result) -> str:
         again=any(cell.observed for row in comparison.rows if row.phase == rules.AGAIN for cell in row.cells),
         unknown=list(causes.unknown(comparison.runs)),
         causes_heading=accounts.heading(comparison),
+        maps=memorymaps.shown(comparison, labels),
+        patterns=pagegrid.PATTERNS,
+        no_maps=list(pages.unknown(comparison.runs)),
         alike=accounts.alike(comparison.accounts),
         accounts=ledgers.shown(comparison),
         residual=any(each.residual for row in comparison.accounts for each in row.accounts if each),
@@ -132,18 +135,18 @@ def _strip(run: GuestRun, label: str) -> Strip | None:
     found = next((each for each in run.probe.experiments if each.name == rules.LAZY_MALLOC), None)
     if found is None or found.details.touched_after_malloc is None:
         return None
-    pages = found.details.pages_spanned
+    spanned = found.details.pages_spanned
     by_malloc = _touched(found.details)
-    if pages <= 2 * _SHOWN + 1:
-        cells = [StripCell(str(page), page in by_malloc) for page in range(pages)]
+    if spanned <= 2 * _SHOWN + 1:
+        cells = [StripCell(str(page), page in by_malloc) for page in range(spanned)]
     else:
-        between = range(_SHOWN, pages - _SHOWN)
+        between = range(_SHOWN, spanned - _SHOWN)
         early = sum(page in by_malloc for page in between)
         gap = f"{len(between) - early:,} more"
         cells = [
             *(StripCell(str(page), page in by_malloc) for page in range(_SHOWN)),
             StripCell(f"{gap}, {early:,} by malloc" if early else gap, gap=True),
-            *(StripCell(str(page), page in by_malloc) for page in range(pages - _SHOWN, pages)),
+            *(StripCell(str(page), page in by_malloc) for page in range(spanned - _SHOWN, spanned)),
         ]
     rises = {phase.name: phase.rise_minor for phase in found.phases}
     touched = words.listed([str(page) for page in sorted(by_malloc)[:8]]) if by_malloc else "none"
@@ -151,7 +154,7 @@ def _strip(run: GuestRun, label: str) -> Strip | None:
         label,
         words.counted(len(by_malloc), "page"),
         words.counted(rises.get(rules.MEMSET, 0), "page"),
-        f"{label}: of the pages 0 to {pages - 1}, malloc touched {touched} and memset the others.",
+        f"{label}: of the pages 0 to {spanned - 1}, malloc touched {touched} and memset the others.",
         tuple(cells),
     )
 

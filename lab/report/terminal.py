@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lab.report import accounts, terminal_ledger, words
+from lab.report import accounts, terminal_ledger, terminal_maps, words
 from lab.results import rules
 from lab.results.comparison import Cell, Comparison, Row, Status
 from lab.results.rules import Build
@@ -44,6 +44,7 @@ def render(comparison: Comparison, console: Console, report: Path | None = None)
     console.print(Text(_LEGEND, style="dim"))
     _differences(comparison, console)
     terminal_ledger.render(comparison, console)
+    terminal_maps.render(comparison, console)
     explanation = words.why(comparison)
     if explanation:
         console.print()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.errors import LabError, Verdict
-from lab.results import aslr, causes, rules
+from lab.results import aslr, causes, pages, rules
 from lab.results.catalogue import Rule
 from lab.results.causes import AccountRow
 from lab.results.document import GuestRun, parse_probe
@@ -270,6 +270,7 @@ def _findings(comparison: Comparison) -> Iterator[str]:
     for run in comparison.runs:
         yield from _findings_beside_the_counts(run)
         yield from causes.findings(run)
+        yield from pages.findings(run)
     experiments = {run.guest.name: _lazy_malloc(run) for run in comparison.runs}
     for row in comparison.rows:
         for cell in row.cells:

@@ -14,12 +14,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from lab.errors import BadDocument
-from lab.results import ledger
+from lab.results import ledger, mirror
 from lab.results.ledger import Ledger
 from lab.results.mirror import AslrReport, Phase, ProbeRun
 
 SCHEMA_VERSION = 1
-"""Of the envelope, and of the faultprobe documents inside it, that this lab reads."""
+"""Of the envelope, and of the ASLR report inside it, that this lab reads."""
+
+MAPS_VERSION = 1
+"""Of the memory maps inside."""
 
 
 class DeclaredGuest(msgspec.Struct, frozen=True):
@@ -91,19 +94,22 @@ _Document = TypeVar("_Document", bound=msgspec.Struct)
 
 def parse_probe(data: bytes, where: str) -> ProbeRun:
     """faultprobe's output; ``where`` names its source in the error. Raises BadDocument."""
-    return parse(data, where, ProbeRun)
+    return parse(data, where, ProbeRun, *mirror.READABLE_VERSIONS)
 
 
 def parse_run(data: bytes, where: str) -> GuestRun:
     """The text of a runs/<guest>.json. Raises BadDocument."""
     run = parse(data, where, GuestRun)
-    check_version(run.probe.schema_version, f"{where}: probe")
+    check_version(run.probe.schema_version, f"{where}: probe", *mirror.READABLE_VERSIONS)
     if run.aslr is not None:
         check_version(run.aslr.schema_version, f"{where}: aslr")
     for experiment in run.probe.experiments:
         if experiment.ledger is not None:
             version = experiment.ledger.schema_version
             check_version(version, f"{where}: the ledger of {experiment.name}", *ledger.READABLE_VERSIONS)
+        if experiment.maps is not None:
+            version = experiment.maps.schema_version
+            check_version(version, f"{where}: the maps of {experiment.name}", MAPS_VERSION)
     for program, traces in run.traces.items():
         for each in (traces.direct, traces.by_shell):
             check_version(each.schema_version, f"{where}: the trace of {program}", *ledger.READABLE_VERSIONS)
@@ -115,10 +121,13 @@ def read_run(path: Path) -> GuestRun:
     return parse_run(path.read_bytes(), str(path))
 
 
-def parse(data: bytes, where: str, kind: type[_Document]) -> _Document:
-    """A document with a schema version. Raises BadDocument, with the field and ``where`` it came from."""
+def parse(data: bytes, where: str, kind: type[_Document], *readable: int) -> _Document:
+    """A document with a schema version. Raises BadDocument, with the field and ``where`` it came from.
+
+    ``readable`` are the versions that can be read, SCHEMA_VERSION when none is given.
+    """
     try:
-        check_version(msgspec.json.decode(data, type=_Header).schema_version, where)
+        check_version(msgspec.json.decode(data, type=_Header).schema_version, where, *readable)
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise BadDocument(_in_words(str(error)), where=where, hint="run `make lab` again") from error

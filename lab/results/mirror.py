@@ -10,6 +10,13 @@ from __future__ import annotations
 import msgspec
 
 from lab.results.ledger import MeasuredLedger
+from lab.results.phasemaps import PhaseFaults, PhaseMaps
+
+SCHEMA_VERSION = 2
+"""Of the Run documents that today's faultprobe writes."""
+
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
+"""Of those this lab reads: what 2 added (single faults, maps in their short form) stands beside the rest."""
 
 
 class ProbeIdentity(msgspec.Struct, frozen=True):
@@ -187,7 +194,8 @@ class Details(msgspec.Struct, frozen=True):
 
 
 class Experiment(msgspec.Struct, frozen=True):
-    """One experiment with its phases, and what each fault of them was, or why that could not be told."""
+    """One experiment with its phases, what each fault of them was and which pages were there between them,
+    or why that could not be told."""
 
     name: str
     parameters: Parameters
@@ -195,6 +203,9 @@ class Experiment(msgspec.Struct, frozen=True):
     details: Details
     ledger: MeasuredLedger | None = None
     ledger_refused: str | None = None
+    faults: tuple[PhaseFaults, ...] | None = None
+    maps: PhaseMaps | None = None
+    maps_refused: str | None = None
 
 
 class ProbeRun(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from lab.errors import BadDocument
-from lab.results import document, ledger, mirror
+from lab.results import document, ledger, mirror, phasemaps
 
 ROOT = Path(__file__).parent.parent.parent
 RUN_FILE = ROOT / "tests" / "golden" / "without-ledgers" / "runs" / "glibc-2.41-x86_64.json"
@@ -73,6 +73,11 @@ def schema_version(module: str) -> int:
         ("ledger/schema", "Totals", ledger.Totals),
         ("ledger/schema", "ImageLine", ledger.ImageLine),
         ("ledger/schema", "Ledger", ledger.Ledger),
+        ("ledger/walks", "PhaseFaults", phasemaps.PhaseFaults),
+        ("ledger/walks", "FaultWalk", phasemaps.FaultWalk),
+        ("ledger/walks", "FaultKind", phasemaps.FaultKind),
+        ("memorymap/schema", "PhaseMaps", phasemaps.PhaseMaps),
+        ("memorymap/schema", "MappingState", phasemaps.MappingState),
         ("aslrmodel", "AslrReport", mirror.AslrReport),
         ("aslrmodel", "Observation", mirror.Observation),
         ("aslrmodel", "Prediction", mirror.ResiduePrediction),
@@ -86,9 +91,16 @@ def test_the_mirror_reads_only_fields_that_faultprobe_writes(
     assert {field.encode_name for field in msgspec.structs.fields(ours)} - fields_of(module, theirs) == set()
 
 
-@pytest.mark.parametrize("module", ["document", "aslr"])
-def test_the_mirror_reads_the_same_schema_version(module: str) -> None:
-    assert schema_version(module) == document.SCHEMA_VERSION
+@pytest.mark.parametrize(
+    ("module", "ours"),
+    [
+        ("document", mirror.SCHEMA_VERSION),
+        ("aslr", document.SCHEMA_VERSION),
+        ("memorymap/schema", document.MAPS_VERSION),
+    ],
+)
+def test_the_mirror_reads_the_same_schema_version(module: str, ours: int) -> None:
+    assert schema_version(module) == ours
 
 
 def test_the_mirror_reads_the_same_schema_version_of_ledgers() -> None:

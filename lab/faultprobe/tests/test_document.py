@@ -52,7 +52,7 @@ def put(value: object, *place: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (put(2, "schema_version"), r"schema_version is 2, this faultprobe reads 1"),
+        (put(3, "schema_version"), r"schema_version is 3, this faultprobe reads 2"),
         (without("cpu_model"), r"run\.facts: missing keys \['cpu_model'\]"),
         (put(1, "facts", "surprise"), r"run\.facts: .*unknown keys \['surprise'\]"),
         (

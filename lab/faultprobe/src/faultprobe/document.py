@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Optional, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from faultprobe.ledger.schema import MeasuredLedger
-from faultprobe.memorymap.schema import MapDocument
+from faultprobe.ledger.walks import PhaseFaults
+from faultprobe.memorymap.schema import PhaseMaps
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # An escape in a JSON text: a pair of surrogates, a lone one that stands for a byte, any other.
 ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|udc([89a-f].)|.)")
 
@@ -184,21 +185,15 @@ class Measured(TypedDict):
     details: Details
 
 
-class PhaseMap(TypedDict):
-    """The memory map behind a phase; that behind "initial" is the one before the first."""
-
-    after: str
-    map: MapDocument
-
-
 class Experiment(Measured, total=False):
-    """One experiment. `ledger` accounts for each phase but the first (which has no rise); where the system
-    did not let us look, `ledger_refused` says why. Neither is there when no ledger was asked for. `maps` and
-    `maps_refused` likewise."""
+    """One experiment. `ledger` accounts for each phase but the first (which has no rise), and `faults` has
+    each single fault of it; where the system did not let us look, `ledger_refused` says why. None of them is
+    there when no ledger was asked for. `maps` and `maps_refused` likewise."""
 
     ledger: MeasuredLedger
     ledger_refused: str
-    maps: list[PhaseMap]
+    faults: list[PhaseFaults]
+    maps: PhaseMaps
     maps_refused: str
 
 

@@ -44,24 +44,23 @@ def lazy_malloc(
 
 
 def _with_maps(size_bytes: int, scope: str, fill_value: int, with_ledger: bool) -> Experiment:
-    from faultprobe.memorymap import MapRefused, Watcher
-    from faultprobe.memorymap.document import to_document
+    from faultprobe.memorymap.reader import MapRefused
+    from faultprobe.memorymap.watcher import Watcher
 
     with contextlib.ExitStack() as stack:
         try:
-            watcher = stack.enter_context(Watcher())
+            # The kernel's sums are left out: reading them takes longer than all the rest.
+            watcher = stack.enter_context(Watcher(with_sums=False))
+            # Whether a map can be had is seen beforehand: the experiment can be made once only.
             watcher.take()
-            watcher.maps()
+            watcher.forget()
         except MapRefused as error:
             made = _measured(size_bytes, scope, fill_value, with_ledger, NO_WATCHER)
             made["maps_refused"] = str(error)
             return made
         pipes = watcher.requests, watcher.answers
         made = _measured(size_bytes, scope, fill_value, with_ledger, pipes)
-        after = [each["name"] for each in made["phases"]]
-        made["maps"] = [
-            {"after": name, "map": to_document(each)} for name, each in zip(after, watcher.maps())
-        ]
+        made["maps"] = watcher.phases([each["name"] for each in made["phases"]])
     return made
 
 
@@ -94,9 +93,11 @@ def _with_ledger(size_bytes: int, scope: str, fill_value: int, pipes: tuple[int,
                 ("memset again", after_memset, after_second),
             ],
             threading.get_native_id() if scope == "thread" else 0,
+            with_faults=True,
         )
     made = _experiment(raw, size_bytes, scope, fill_value)
     made["ledger"] = ledger
+    made["faults"] = helper.faults
     return made
 
 

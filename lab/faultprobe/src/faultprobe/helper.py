@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from faultprobe import _native, procfs
 from faultprobe.ledger.schema import MeasuredLedger
+from faultprobe.ledger.walks import PhaseFaults
 
 Reading = tuple[int, int, int]
 PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.ledger.observe import main; main()"
@@ -43,6 +44,7 @@ class Helper:
         self._requests = -1
         self._answers = -1
         self._has_turn = False
+        self.faults: list[PhaseFaults] = []
 
     @classmethod
     def start(cls) -> Helper:
@@ -88,16 +90,20 @@ class Helper:
             os.close(answers_write)
         _native.allow_tracer(self._pid)
 
-    def account(self, windows: Sequence[tuple[str, Reading, Reading]], tid: int = 0) -> MeasuredLedger:
+    def account(
+        self, windows: Sequence[tuple[str, Reading, Reading]], tid: int = 0, with_faults: bool = False
+    ) -> MeasuredLedger:
         """The ledger of phases (name, first and last reading), of one thread only or (0) of all; then ends.
 
+        `with_faults` also fetches each single fault of each phase; they are in `faults` then.
         Raises MeasureRefused when there is none.
         """
         import socket
 
+        request = {"windows": windows, "tid": tid, "with_faults": with_faults}
         try:
             with socket.socket(fileno=os.dup(self._requests)) as requests:
-                requests.send(json.dumps({"windows": windows, "tid": tid}).encode(), socket.MSG_NOSIGNAL)
+                requests.send(json.dumps(request).encode(), socket.MSG_NOSIGNAL)
             answer = self._hear()
             if "ledger" not in answer:
                 raise MeasureRefused(
@@ -113,6 +119,7 @@ class Helper:
             raise
         finally:
             self.close()
+        self.faults = cast("list[PhaseFaults]", answer.get("faults", []))
         return cast(MeasuredLedger, answer["ledger"])
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ from faultprobe.ledger.schema import (
     Verdict,
 )
 from faultprobe.ledger.stages import EXEC, LIBC, LOADER, PROGRAM, Stages
+from faultprobe.ledger.walks import PhaseFaults, phase_faults
 
 
 def of_windows(journal: Journal, account: Account, windows: Sequence[Window], tid: int) -> MeasuredLedger:
@@ -52,6 +53,16 @@ def of_windows(journal: Journal, account: Account, windows: Sequence[Window], ti
         "phases": phases,
         "unexplained_pages": account.unexplained_pages,
     }
+
+
+def faults_of_windows(
+    journal: Journal, account: Account, windows: Sequence[Window], tid: int
+) -> list[PhaseFaults]:
+    """Each single fault of a few phases, in order of time."""
+    return [
+        phase_faults(each.name, each.start[2], _findings_in(journal, account, each, tid), PAGE)
+        for each in windows
+    ]
 
 
 def _unbalanced(phases: Iterable[PhaseLedger]) -> list[str]:
@@ -79,11 +90,7 @@ def _windows(journal: Journal) -> list[Window]:
 
 def _phase(journal: Journal, account: Account, window: Window, tid: int, stages: Stages) -> PhaseLedger:
     start_ns, end_ns = window.start[2], window.end[2]
-    findings = [
-        each
-        for each in account.findings
-        if start_ns < each.fault.time_ns <= end_ns and _is_whose(each.fault.pid, each.fault.tid, journal, tid)
-    ]
+    findings = _findings_in(journal, account, window, tid)
     untrapped = [
         each
         for each in account.untrapped
@@ -103,6 +110,15 @@ def _phase(journal: Journal, account: Account, window: Window, tid: int, stages:
         "code": code_lines(findings),
         "untrapped": [_untrapped_line(each, stages) for each in untrapped],
     }
+
+
+def _findings_in(journal: Journal, account: Account, window: Window, tid: int) -> list[Finding]:
+    start_ns, end_ns = window.start[2], window.end[2]
+    return [
+        each
+        for each in account.findings
+        if start_ns < each.fault.time_ns <= end_ns and _is_whose(each.fault.pid, each.fault.tid, journal, tid)
+    ]
 
 
 def _is_whose(pid: int, tid: int, journal: Journal, wanted: int) -> bool:

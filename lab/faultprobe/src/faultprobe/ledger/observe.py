@@ -45,10 +45,12 @@ LOOK_SECONDS = 0.02
 
 
 class Request(NamedTuple):
-    """What the observed process wants told: its phases, and whose faults (0: all threads')."""
+    """What the observed process wants told: its phases, whose faults (0: all threads'), and whether each
+    single one."""
 
     windows: list[Window]
     tid: int
+    with_faults: bool
 
 
 class Observer(Follower):
@@ -244,13 +246,16 @@ def observe(pid: int, requests: int, answers: int) -> None:
         journal.ring_bytes = recorder.ring_bytes
         observer.let_go()
     account = account_of(journal)
-    _say(answers, {"ledger": document.of_windows(journal, account, request.windows, request.tid)})
+    told: dict[str, object] = {"ledger": document.of_windows(journal, account, request.windows, request.tid)}
+    if request.with_faults:
+        told["faults"] = document.faults_of_windows(journal, account, request.windows, request.tid)
+    _say(answers, told)
 
 
 def _request(data: bytes) -> Request:
     decoded = json.loads(data)
     windows = [Window(name, tuple(start), tuple(end)) for name, start, end in decoded["windows"]]
-    return Request(windows, decoded["tid"])
+    return Request(windows, decoded["tid"], decoded["with_faults"])
 
 
 def state_of(pid: int, tid: int) -> str:

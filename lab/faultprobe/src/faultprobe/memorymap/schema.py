@@ -108,3 +108,30 @@ class DifferenceDocument(TypedDict):
     mappings: list[MappingChangeLine]
     pages: list[PageChangeLine]
     linked: Optional[list[LinkedLine]]
+
+
+class MappingState(TypedDict):
+    """One mapping as it was in the maps with these numbers. `pages` and `doubt` are a MappingLine's."""
+
+    maps: list[int]
+    start: int
+    end: int
+    permissions: str
+    path: str
+    pages: str
+    doubt: str
+
+
+class PhaseMaps(TypedDict):
+    """The maps between the phases of an experiment, numbered from 0 (before the first that does anything);
+    `after` names the phase behind which each was taken, `times_ns` (CLOCK_MONOTONIC) tells when. Each mapping
+    is told once for all maps in which it is the same, in order of address. `changes` is empty when no mapping
+    came or went while a map was taken."""
+
+    schema_version: int
+    page_size_bytes: int
+    method: str
+    after: list[str]
+    times_ns: list[int]
+    changes: list[str]
+    mappings: list[MappingState]

@@ -14,15 +14,19 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from faultprobe.memorymap.model import MemoryMap
 from faultprobe.memorymap.reader import MapRefused
 
+if TYPE_CHECKING:
+    from faultprobe.memorymap.schema import PhaseMaps
+
 HELPER = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.memorymap.watcher import main; main()"
-TAKE, DELIVER, NOTHING = b"t", b"d", b"n"
+TAKE, DELIVER, DELIVER_PHASES, FORGET, NOTHING = b"t", b"d", b"p", b"f", b"n"
 TAKEN, REFUSED = b"+", b"!"
 WARM_UPS = 2
 
@@ -82,15 +86,28 @@ class Watcher:
         """The maps taken since this was last asked, in order. Raises MapRefused."""
         from faultprobe.memorymap import document
 
+        return [document.from_document(each) for each in self._fetch(DELIVER)["maps"]]
+
+    def phases(self, names: Sequence[str]) -> PhaseMaps:
+        """The maps taken since, one behind each of these phases, as one short document. Raises MapRefused."""
+        told = cast("PhaseMaps", self._fetch(DELIVER_PHASES)["phases"])
+        told["after"] = list(names)
+        return told
+
+    def forget(self) -> None:
+        """Throws away the maps taken until now. Raises MapRefused."""
+        self._ask(FORGET)
+
+    def _fetch(self, request: bytes) -> dict[str, Any]:
         try:
-            os.write(self.requests, DELIVER)
+            os.write(self.requests, request)
         except BrokenPipeError as error:
             raise MapRefused("the helper process ended, and its maps with it") from error
         with open(self.answers, "rb", buffering=1 << 16, closefd=False) as stream:
             answer = _message(stream)
         if "refused" in answer:
             raise MapRefused(answer["refused"])
-        return [document.from_document(each) for each in answer["maps"]]
+        return answer
 
     def close(self) -> None:
         """Ends the helper."""
@@ -127,7 +144,6 @@ def _message(stream: IO[bytes]) -> dict[str, Any]:
 
 def serve(pid: int, requests: int, answers: int, with_sums: bool, force_pagemap: bool) -> None:
     """The helper: answers single bytes until the other end is closed."""
-    from faultprobe.memorymap import document
     from faultprobe.memorymap.taking import take_of
 
     taken: list[MemoryMap] = []
@@ -136,17 +152,29 @@ def serve(pid: int, requests: int, answers: int, with_sums: bool, force_pagemap:
         request = os.read(requests, 1)
         if not request:
             return
-        if request == DELIVER:
-            message: dict[str, Any] = {"maps": [document.to_document(each) for each in taken]}
-            _write(answers, json.dumps({"refused": refused} if refused else message).encode() + b"\n")
+        if request in (DELIVER, DELIVER_PHASES):
+            message: dict[str, Any] = {"refused": refused} if refused else _told(taken, request)
+            _write(answers, json.dumps(message).encode() + b"\n")
             taken, refused = [], ""
             continue
+        if request == FORGET:
+            taken = []
         if request == TAKE:
             try:
                 taken.append(take_of(pid, with_sums, force_pagemap))
             except OSError as error:
                 refused = str(error)
         _write(answers, REFUSED if refused else TAKEN)
+
+
+def _told(taken: list[MemoryMap], request: bytes) -> dict[str, Any]:
+    if request == DELIVER_PHASES:
+        from faultprobe.memorymap import states
+
+        return {"phases": states.to_document(taken)}
+    from faultprobe.memorymap import document
+
+    return {"maps": [document.to_document(each) for each in taken]}
 
 
 def _write(descriptor: int, data: bytes) -> None:

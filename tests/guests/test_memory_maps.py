@@ -1,0 +1,86 @@
+"""The memory maps between the phases, over SSH: they show the pages that the faults name, and no others."""
+
+from __future__ import annotations
+
+import json
+
+from lab.remote import Remote
+from lab.results import pages
+from lab.results.document import GuestRun
+from lab.results.mirror import Experiment
+from lab.results.pages import Pages, Step
+
+
+def experiment_of(run: GuestRun) -> Experiment:
+    (experiment,) = run.probe.experiments
+    return experiment
+
+
+def pages_of(run: GuestRun) -> Pages:
+    found = pages.pages_of(experiment_of(run))
+    assert found is not None, experiment_of(run).maps_refused
+    return found
+
+
+def changed(step: Step) -> set[int]:
+    return {page for each in step.changes for page in range(each.first, each.end)}
+
+
+def named(step: Step) -> list[int]:
+    assert step.faults is not None
+    return [fault.page for fault in step.faults]
+
+
+def test_each_phase_has_a_map_before_and_after_it(measured: GuestRun) -> None:
+    assert pages_of(measured).maps.after == ("initial", "malloc", "memset", "memset again")
+    assert [step.phase for step in pages_of(measured).steps] == ["malloc", "memset", "memset again"]
+
+
+def test_the_pages_that_malloc_maps_are_those_its_faults_name(measured: GuestRun) -> None:
+    malloc, _, _ = pages_of(measured).steps
+    assert sorted(named(malloc)) == sorted(changed(malloc))
+
+
+def test_the_pages_that_memset_maps_are_those_its_faults_name_from_first_to_last(measured: GuestRun) -> None:
+    found = pages_of(measured)
+    malloc, memset, _ = found.steps
+    left = [page for page in found.buffer if page not in changed(malloc)]
+    assert (named(memset), sorted(changed(memset))) == (left, left)
+
+
+def test_the_second_memset_changes_no_page(measured: GuestRun) -> None:
+    again = pages_of(measured).steps[2]
+    assert (again.changes, named(again)) == ((), [])
+
+
+def test_maps_and_faults_contradict_each_other_nowhere(measured: GuestRun) -> None:
+    assert list(pages.problems(pages_of(measured))) == []
+    assert list(pages.findings(measured)) == []
+
+
+def test_each_fault_of_the_ledger_is_among_the_single_ones(measured: GuestRun) -> None:
+    experiment = experiment_of(measured)
+    assert experiment.faults is not None
+    told = {each.phase: sum(len(walk.times_ns) for walk in each.walks) for each in experiment.faults}
+    assert told == {each.name: each.rise_minor + each.rise_major for each in experiment.phases[1:]}
+
+
+def test_the_maps_and_the_look_from_inside_see_the_same_pages(measured: GuestRun) -> None:
+    # The experiment itself reads its pagemap after malloc, in C; the maps are another process's.
+    found, details = pages_of(measured), experiment_of(measured).details
+    assert details.touched_after_malloc is not None
+    from_inside = {
+        found.buffer.start + page
+        for each in details.touched_after_malloc
+        for page in range(each.first, each.first + each.count)
+    }
+    malloc = found.steps[0].number
+    assert {page for page in found.buffer if found.mark(malloc, page) in pages.THERE} == from_inside
+
+
+def test_taking_maps_changes_no_count(measured: GuestRun, remote: Remote) -> None:
+    # A process of its own, without maps and without a ledger: the same counts to the last fault.
+    plain = json.loads(remote.succeed("python3 -m faultprobe run --no-ledger --json -"))
+    (experiment,) = plain["experiments"]
+    mapped = [(each.name, each.rise_minor, each.rise_major) for each in experiment_of(measured).phases]
+    assert [(each["name"], each["rise_minor"], each["rise_major"]) for each in experiment["phases"]] == mapped
