@@ -56,7 +56,9 @@ def payload_key(architecture: str, libc: str, packages: Mapping[str, Path]) -> s
             "libc": libc,
             "sources": {str(path.relative_to(paths.REPOSITORY)): digest(path) for path in sources},
             "tools": {name: importlib.metadata.version(name) for name in _TOOLS},
-            "packages": {name: digest(_package(packages, name)) for name in sysroot.packages_for(libc)},
+            "packages": {
+                name: digest(_package(packages, name)) for name in sysroot.packages_for(libc, packages)
+            },
         }
     )
 
@@ -78,7 +80,7 @@ def ensure_payload(
 ) -> Payload:
     """The payload for a kind of guest, built now when the store has none for these inputs.
 
-    ``packages`` maps the names in ``sysroot.packages_for(libc)`` to the .deb files of the guest's
+    ``packages`` maps the names in ``sysroot.packages_for`` to the .deb files of the guest's
     architecture and suite. ``log`` gets the output of the build commands; by default a file in the cache,
     kept when the build fails. Raises BuildFailed, WrongWheel, DiskFull, CorruptCache.
     """
@@ -101,8 +103,8 @@ def _build(
     with tempfile.TemporaryDirectory(prefix="faultlab-payload-") as scratch:
         work = Path(scratch)
         with step("Unpacking headers and libraries"):
-            root = sysroot.unpack(packages, sysroot.LIBC_PACKAGES[libc], work / "root", log=log)
-            headers = sysroot.unpack(packages, sysroot.HEADER_PACKAGES, work / "headers", log=log)
+            root = sysroot.unpack(packages, sysroot.libc_packages(libc, packages), work / "root", log=log)
+            headers = sysroot.unpack(packages, (sysroot.HEADERS,), work / "headers", log=log)
         for each in program.PROGRAMS:
             with step(f"Building {each.name}"):
                 program.build_program(each, target, root, work / each.name, folder, cache=zig_cache, log=log)

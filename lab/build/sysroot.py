@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lab import process
 from lab.build.zig import Target
 from lab.errors import BuildFailed
 
-LIBC_PACKAGES: Mapping[str, tuple[str, ...]] = {
-    "glibc": ("libc6-dev", "libgcc-14-dev"),
-    "musl": ("musl-dev", "libgcc-14-dev"),
-}
-"""By libc family: what a static link needs. libgcc has the arithmetic that a libc leaves to the compiler."""
+_LIBC = {"glibc": "libc6-dev", "musl": "musl-dev"}
 
-HEADER_PACKAGES = ("libpython3.13-dev",)
-"""What an extension module is compiled against. Of the glibc package for both libcs: with the stable ABI and
-a 64-bit target no declaration depends on the libc, and Debian has no Python built for musl."""
+_LIBGCC = re.compile(r"libgcc-\d+-dev")
+"""What a libc leaves to the compiler: arithmetic, and for glibc the unwinder. Each suite has its version."""
+
+HEADERS = "libpython3.13-dev"
+"""What an extension module is compiled against. Of the glibc package for both libcs: with the stable ABI no
+declaration depends on the libc, and Debian has no Python built for musl."""
 
 
-def packages_for(libc: str) -> tuple[str, ...]:
-    """The names of all packages that ``lab.build.payload.ensure_payload`` needs, of the guest's own suite."""
-    return (*LIBC_PACKAGES[libc], *HEADER_PACKAGES)
+def libc_packages(libc: str, available: Iterable[str]) -> tuple[str, str]:
+    """The names of the packages that a static link needs; raises BuildFailed without just one libgcc."""
+    libgcc = [name for name in available if _LIBGCC.fullmatch(name)]
+    if len(libgcc) != 1:
+        found = ", ".join(sorted(libgcc)) or "none"
+        raise BuildFailed(f"not one package libgcc-N-dev but {found}", where="sysroot")
+    return _LIBC[libc], libgcc[0]
+
+
+def packages_for(libc: str, available: Iterable[str]) -> tuple[str, ...]:
+    """The names of all packages that ``lab.build.payload.ensure_payload`` needs."""
+    return (*libc_packages(libc, available), HEADERS)
 
 
 def unpack(packages: Mapping[str, Path], names: tuple[str, ...], destination: Path, *, log: Path) -> Path:

@@ -99,7 +99,7 @@ def _read_resolved(file: Path) -> _Resolved | None:
 
 def resolve_now(recipe_name: str, suite: str, architecture: str) -> tuple[Package, ...]:
     """What the mirror has today for a recipe, its indexes checked against the archive's signatures."""
-    lists = recipe.load(recipe_name)
+    lists = recipe.load(recipe_name, suite)
     suites = tuple(dict.fromkeys(own or suite for own in lists))
     root = paths.cache() / "apt" / f"{'-'.join(suites)}-{apt.debian_architecture(architecture)}"
     root.mkdir(parents=True, exist_ok=True)

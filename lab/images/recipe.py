@@ -2,7 +2,8 @@
 
 One YAML file for each in provision/images/. Every list may be absent: ``with_dependencies`` (packages and all
 they depend on), ``alone`` (just these files), ``behind`` (the package that a meta package names), ``sources``
-(upstream tarballs); lists of another suite than the guest's own stand below ``from: {SUITE: {...}}``.
+(upstream tarballs); lists of another suite than the guest's own stand below ``from: {SUITE: {...}}``, and
+what only guests of one suite get, because the others call it otherwise, below ``only: {SUITE: {...}}``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     behind: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
+    def __add__(self, other: Lists) -> Lists:
+        """Both together."""
+        return Lists(
+            self.with_dependencies + other.with_dependencies,
+            self.alone + other.alone,
+            self.behind + other.behind,
+            self.sources + other.sources,
+        )
+
     def resolve(self, apt: PrivateApt, suite: str) -> tuple[Package, ...]:
         """What the archive has for these lists now."""
         behind = tuple(apt.depended_on(suite, meta) for meta in self.behind)
@@ -37,13 +47,15 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-def load(name: str) -> dict[str, Lists]:
-    """A recipe's lists by suite; the guest's own suite has the key ``""``."""
+def load(name: str, suite: str) -> dict[str, Lists]:
+    """A recipe's lists for guests of a suite, by the suite they come from; that suite has the key ``""``."""
     path = RECIPES / f"{name}.yml"
     try:
         content: Mapping[str, Any] = yaml.safe_load(path.read_text())
-        own = {key: value for key, value in content.items() if key != "from"}
+        own = {key: value for key, value in content.items() if key not in ("from", "only")}
+        only = msgspec.convert(content.get("only", {}), dict[str, Lists])
         found = {"": own, **content.get("from", {})}
-        return {suite: msgspec.convert(lists, Lists) for suite, lists in found.items()}
+        lists = {each: msgspec.convert(value, Lists) for each, value in found.items()}
+        return {**lists, "": lists[""] + only.get(suite, Lists())}
     except (OSError, yaml.YAMLError, msgspec.ValidationError, AttributeError, TypeError) as error:
         raise BuildFailed(f"not a recipe: {error}", where=f"provision/images/{name}.yml") from error

@@ -32,6 +32,29 @@ def test_two_versions_of_libgcc_are_refused(root: Path) -> None:
     assert str(error.value) == f"sysroot {root}: 2 libgcc.a for x86_64-linux-gnu, not one"
 
 
+def test_a_link_takes_the_libgcc_that_its_suite_has() -> None:
+    available = ["libc6-dev", "libgcc-10-dev", "libpython3.13-dev", "musl-dev"]
+    assert sysroot.packages_for("glibc", available) == ("libc6-dev", "libgcc-10-dev", "libpython3.13-dev")
+    assert sysroot.packages_for("musl", available) == ("musl-dev", "libgcc-10-dev", "libpython3.13-dev")
+
+
+@pytest.mark.parametrize(
+    ("available", "found"),
+    [(["libc6-dev"], "none"), (["libgcc-14-dev", "libgcc-15-dev"], "libgcc-14-dev, libgcc-15-dev")],
+)
+def test_only_one_libgcc_will_do(available: list[str], found: str) -> None:
+    with pytest.raises(BuildFailed) as error:
+        sysroot.packages_for("glibc", available)
+    assert str(error.value) == f"sysroot: not one package libgcc-N-dev but {found}"
+
+
+def test_static_pie_needs_its_start_file(root: Path) -> None:
+    target = zig.target("x86_64", "glibc")
+    assert not sysroot.has_static_pie(root, target)
+    (root / "usr/lib/x86_64-linux-gnu/rcrt1.o").touch()
+    assert sysroot.has_static_pie(root, target)
+
+
 def test_a_package_that_was_not_fetched_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed) as error:
         sysroot.unpack({}, ("musl-dev",), tmp_path, log=tmp_path / "log")

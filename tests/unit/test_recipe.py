@@ -23,21 +23,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_guests_own_suite_has_the_empty_name(folder: Path) -> None:
     (folder / "x.yml").write_text("alone: [a, b]\nfrom:\n  bookworm:\n    sources: [c]\n")
-    assert recipe.load("x") == {"": Lists(alone=("a", "b")), "bookworm": Lists(sources=("c",))}
+    assert recipe.load("x", "trixie") == {"": Lists(alone=("a", "b")), "bookworm": Lists(sources=("c",))}
+
+
+def test_a_suite_can_have_lists_of_its_own(folder: Path) -> None:
+    (folder / "x.yml").write_text(
+        "alone: [libc]\nonly:\n  bullseye: {alone: [gcc-10]}\n  sid: {alone: [gcc-15]}\n"
+    )
+    assert recipe.load("x", "bullseye") == {"": Lists(alone=("libc", "gcc-10"))}
+    assert recipe.load("x", "sid") == {"": Lists(alone=("libc", "gcc-15"))}
+    assert recipe.load("x", "trixie") == {"": Lists(alone=("libc",))}
 
 
 @pytest.mark.parametrize(
-    "content", ["", "- a", "alone: a", "alone: [1]", "lonely: [a]", "alone: [a", "from: [b]"]
+    "content", ["", "- a", "alone: a", "alone: [1]", "lonely: [a]", "alone: [a", "from: [b]", "only: [b]"]
 )
 def test_what_is_no_recipe_is_told(folder: Path, content: str) -> None:
     (folder / "x.yml").write_text(content)
     with pytest.raises(BuildFailed, match=r"^provision/images/x\.yml: not a recipe: "):
-        recipe.load("x")
+        recipe.load("x", "trixie")
 
 
 def test_a_missing_recipe_is_told(folder: Path) -> None:
     with pytest.raises(BuildFailed, match=r"^provision/images/x\.yml: not a recipe: .*No such file"):
-        recipe.load("x")
+        recipe.load("x", "trixie")
 
 
 def test_every_kind_of_list_is_resolved(archive: Archive, tmp_path: Path) -> None:
