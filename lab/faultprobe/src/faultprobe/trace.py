@@ -30,6 +30,7 @@ from faultprobe.ledger.attach import ENDING, Attachment
 from faultprobe.ledger.document import of_trace
 from faultprobe.ledger.follow import WALL, Follower
 from faultprobe.ledger.journal import COUNTERS, Journal
+from faultprobe.ledger.makers import LastMap
 from faultprobe.ledger.observe import state_of
 from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.schema import Ledger
@@ -49,6 +50,12 @@ class Trace:
         """The document; `with_faults` adds a line for each single fault."""
         return of_trace(self.journal, self.account, self.exit_status, with_faults)
 
+    @property
+    def maps(self) -> list[LastMap]:
+        """The memory map of each process just before it ended (or was let go), with the fault that made each
+        page: the first process, then the others in order of time. Empty unless they were asked for."""
+        return sorted(self.account.maps, key=lambda each: each.taken.pid != self.journal.pid)
+
 
 def trace(
     argv: Sequence[str],
@@ -61,6 +68,7 @@ def trace(
     on_start: Callable[[int], None] | None = None,
     output: int = 1,
     reads_meanwhile: bool = True,
+    with_maps: bool = False,
 ) -> Trace:
     """Runs a program, its threads and children, and accounts for every fault of theirs.
 
@@ -70,6 +78,7 @@ def trace(
     which the first process ends a phase, see `Ledger.phases`. The fork happens inside `spawning()`;
     Without `reads_meanwhile` the rings are only read at system calls: the self-test makes them overflow so.
     `on_start` is told the process id when the program has been executed.
+    `with_maps` takes a memory map of each process just before it ends, see `Trace.maps`.
     Where the kernel does not let us record, the account says so and has what the counters told.
     Raises FileNotFoundError or PermissionError when the program cannot be run, OSError when it cannot be
     followed (ptrace is forbidden). Children of the calling thread that are not part
@@ -96,7 +105,7 @@ def trace(
         report_write.close()
         journal = Journal(
             list(argv), path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames(),
-            phase_call=phase_call,
+            phase_call=phase_call, with_maps=with_maps,
         )  # fmt: skip
         recorder = _recorder(stack, journal, ring_bytes)
         follower = Follower(journal, recorder, reads_meanwhile)
@@ -117,7 +126,9 @@ def trace(
     return Trace(journal, account_of(journal), os.waitstatus_to_exitcode(follower.exit_status))
 
 
-def attach(pid: int, seconds: float | None = None, *, ring_bytes: int | None = None) -> Trace:
+def attach(
+    pid: int, seconds: float | None = None, *, ring_bytes: int | None = None, with_maps: bool = False
+) -> Trace:
     """Accounts for a stretch in the life of a process that runs already, and of the children it then has.
 
     It lasts for some seconds (None: for ever), until the process ends, or until this one is sent SIGINT,
@@ -129,6 +140,7 @@ def attach(pid: int, seconds: float | None = None, *, ring_bytes: int | None = N
     try:
         with contextlib.ExitStack() as stack:
             journal = _journal_of(pid)
+            journal.with_maps = with_maps
             attachment = Attachment(journal)
             stack.callback(attachment.let_go)
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from faultprobe.commands.common import (
     EXIT_BAD_ARGUMENTS,
@@ -18,6 +19,9 @@ from faultprobe.commands.common import (
     shell_status,
     takes_program,
 )
+
+if TYPE_CHECKING:
+    from faultprobe.trace import Trace
 
 
 def ring_kib(text: str) -> int:
@@ -65,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--faults", action="store_true", help="a line for each single fault in the JSON")
     parser.add_argument(
+        "--maps", action="store_true", help="what pages each process had just before it ended, and from where"
+    )
+    parser.add_argument(
+        "--map", metavar="FILE", help='write these maps as JSON to FILE ("-": standard output)'
+    )
+    parser.add_argument("--map-svg", metavar="FILE", help="write these maps as a picture to FILE")
+    parser.add_argument(
         "--pid", type=positive, metavar="PID", help="attach to this running process, which goes on afterwards"
     )
     parser.add_argument(
@@ -78,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     from faultprobe import document, foreground, trace
     from faultprobe.ledger import words
 
+    with_maps = bool(arguments.maps or arguments.map or arguments.map_svg)
     ring_bytes = None if arguments.ring_kib is None else arguments.ring_kib << 10
     if arguments.pid is None:
         if arguments.seconds is not None:
@@ -91,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
                     phase_call=arguments.phases_at or "",
                     spawning=spawning,
                     on_start=on_start,
+                    with_maps=with_maps,
                 )
             )
         except OSError as error:
@@ -101,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
                 ValueError("--no-aslr and --phases-at go with a program, not with --pid"), EXIT_BAD_ARGUMENTS
             )
         try:
-            made = trace.attach(arguments.pid, arguments.seconds, ring_bytes=ring_bytes)
+            made = trace.attach(arguments.pid, arguments.seconds, ring_bytes=ring_bytes, with_maps=with_maps)
         except OSError as error:
             return fail(error, EXIT_REFUSED)
     ledger = made.ledger(arguments.faults)
@@ -110,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         # Standard output is the program's.
         print(words.ledger(ledger, sys.stderr.encoding), file=sys.stderr)
+    if with_maps:
+        _say_maps(made, arguments)
     if not ledger["verdict"]["valid"]:
         return EXIT_RECORDER_FAILED
     if arguments.check and not ledger["verdict"]["balanced"]:
@@ -117,3 +132,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.pid is not None or made.exit_status is None:
         return EXIT_OK
     return shell_status(made.exit_status)
+
+
+def _say_maps(made: Trace, arguments: argparse.Namespace) -> None:
+    from faultprobe import document
+    from faultprobe.ledger import lastmaps
+    from faultprobe.memorymap.command import write_text
+
+    if arguments.map is not None:
+        document.write(lastmaps.to_document(made.maps), arguments.map)
+    if arguments.map_svg is not None:
+        write_text(lastmaps.to_svg(made.maps), arguments.map_svg)
+    if arguments.json is None:
+        print("\n" + lastmaps.to_text(made.maps, arguments.pid is not None), file=sys.stderr)

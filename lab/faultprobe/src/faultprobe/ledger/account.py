@@ -25,9 +25,11 @@ from faultprobe.ledger.journal import (
     Executed,
     Journal,
     MapsRead,
+    MapTaken,
     Released,
     StackSeen,
 )
+from faultprobe.ledger.makers import History, LastMap
 from faultprobe.ledger.pagemap import Snapshot
 from faultprobe.ledger.pages import Machine, Pages
 from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
@@ -98,6 +100,7 @@ class Account:
     unexplained_pages: int = 0
     map_disagreements: int = 0
     resident: Counter[tuple[Place, bool]] = field(default_factory=Counter)
+    maps: list[LastMap] = field(default_factory=list)
 
     def reached(self, address: int) -> list[int]:
         """When a marked instruction was executed."""
@@ -133,6 +136,7 @@ class _Walk:
         self.calls: list[Call] = []
         self.ends: list[Ended | Released] = []
         self.unseen: set[int] = set()
+        self.history = History()
         if journal.is_attached:
             self.pages[0].attach()
 
@@ -179,6 +183,11 @@ class _Walk:
             else:
                 space.load(step.mappings)
                 space.program_break = step.program_break or space.program_break
+        elif isinstance(step, MapTaken):
+            path = self.programs.get(step.space, "") or self.journal.path
+            self.account.maps.append(
+                LastMap(step, path, self.history.makers(self.pages[step.space], step.time_ns))
+            )
         elif isinstance(step, Born):
             self._forked(step.pid)
         elif isinstance(step, Executed):
@@ -199,6 +208,7 @@ class _Walk:
         parent = self.pages[self.space_of.get(born.parent_pid, 0)]
         if born.is_copy:
             self.pages[born.space] = parent.fork(born.space)
+            self.history.copied(self.pages[born.space], parent, born.time_ns)
             self.loaders[born.space] = self.loaders.get(parent.number, "")
             self.programs[born.space] = self.programs.get(parent.number, "")
             if parent.number in self.entered:
@@ -259,6 +269,8 @@ class _Walk:
             finding.is_relocation = True
         pages.take(finding)
         self.account.findings.append(finding)
+        if self.journal.with_maps:
+            self.history.took(pages, finding)
 
     def _is_relocating(self, space: int, place: Place, code: Code) -> bool:
         """Whether the loader is writing addresses into an object: all it does to another object's data.

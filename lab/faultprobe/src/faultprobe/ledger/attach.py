@@ -64,6 +64,7 @@ class Attachment(Observer):
             mappings = procfs.maps(str(thread.tid))
             self._snapshot(thread, chunks_of_all(mappings) if is_blind else set(thread.space.unread))
             self._read_maps(thread, is_check=True)
+            self._take_map(thread)
         for thread in self._staying():
             if thread.number >= 0:
                 self._left_for_good(thread, self._names.get(thread.number, f"system call {thread.number}"))

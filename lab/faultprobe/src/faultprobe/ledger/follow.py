@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from faultprobe import _native, names, procfs
@@ -27,6 +28,7 @@ from faultprobe.ledger.journal import (
     Executed,
     Journal,
     MapsRead,
+    MapTaken,
     PhaseEnded,
     StackSeen,
 )
@@ -289,6 +291,7 @@ class Follower:
         others = [t for t in self._threads.values() if t.space is thread.space and not t.is_leaving]
         if not others:
             self._read_maps(thread, is_check=True)
+            self._take_map(thread)
         if thread.number >= 0:
             # exit and exit_group do not return; nor does a call that a signal ended.
             name = self._names.get(thread.number, f"system call {thread.number}")
@@ -371,6 +374,20 @@ class Follower:
     def _read_maps(self, thread: Thread, is_check: bool) -> None:
         mappings = procfs.maps(str(thread.tid))
         self._write(MapsRead(time.monotonic_ns(), thread.space.number, mappings, is_check))
+
+    def _take_map(self, thread: Thread) -> None:
+        """The memory map, by a stopped thread's number: its process's first one may have ended already."""
+        if not self.journal.with_maps:
+            return
+        from faultprobe.memorymap.reader import MapRefused
+        from faultprobe.memorymap.taking import take_of
+
+        taken, refusal = None, ""
+        try:
+            taken = replace(take_of(thread.tid), pid=thread.pid)
+        except MapRefused as error:
+            refusal = str(error)
+        self._write(MapTaken(time.monotonic_ns(), thread.pid, thread.space.number, taken, refusal))
 
     # Bookkeeping
 

@@ -7,11 +7,14 @@ clock of perf's records; `space` is a number that names one address space, whoev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 from faultprobe.ledger.pagemap import Snapshot
 from faultprobe.perf import Event
 from faultprobe.procfs import Mapping
+
+if TYPE_CHECKING:
+    from faultprobe.memorymap.model import MemoryMap
 
 
 class Call(NamedTuple):
@@ -100,6 +103,16 @@ class Released(NamedTuple):
     major: int
 
 
+class MapTaken(NamedTuple):
+    """The memory map of a process: just before it ended, or was let go. `refusal` says why there is none."""
+
+    time_ns: int
+    pid: int
+    space: int
+    map: MemoryMap | None
+    refusal: str
+
+
 class PhaseEnded(NamedTuple):
     """The first process made the system call that ends a phase. Its counters, at the entry of the call."""
 
@@ -119,7 +132,7 @@ class Window(NamedTuple):
 # How much the system let us record: every fault, those in user mode, or only that counters rose.
 FULL, USER_MODE, COUNTERS = "full", "user mode", "counters"
 
-Entry = Union[Call, Born, Executed, StackSeen, MapsRead, Ended, Released, PhaseEnded, Snapshot]
+Entry = Union[Call, Born, Executed, StackSeen, MapsRead, MapTaken, Ended, Released, PhaseEnded, Snapshot]
 
 
 @dataclass
@@ -130,6 +143,7 @@ class Journal:
     The entries of an attached one begin with the mappings and the state of all pages, which its faults
     before then have made. `refusal` says which permission is missing when `level` is not FULL.
     `phase_call` names the system call at which one phase ends and the next begins, "" for none.
+    `with_maps`: a memory map is taken of each process just before it ends.
     `stretch_ns` is when an attached one began and ended, `stretch_end` why it ended.
     `zero_frames` are the physical pages the kernel maps for memory that was only read.
     """
@@ -152,6 +166,7 @@ class Journal:
     detail: int = 0
     is_attached: bool = False
     phase_call: str = ""
+    with_maps: bool = False
     stretch_ns: tuple[int, int] = (0, 0)
     stretch_end: str = ""
     zero_frames: frozenset[int] = frozenset()

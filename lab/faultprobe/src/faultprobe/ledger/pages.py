@@ -8,6 +8,7 @@ question that stays open when the page is destroyed leaves the less precise name
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -61,7 +62,10 @@ class Pages:
         self.is_fresh_copy = False
         self.is_attached = False
         self.populating: tuple[int, int] | None = None
+        # Pages without a fault of their own, and the fault that brought each along.
+        self.brought: dict[Key, Finding] = {}
         self._layers: list[dict[Key, State | None]] = [{}]
+        self._inherited = 0
         self._open: dict[int, Key] = {}
         self._suspects: dict[Key, int] = {}
         self._last_record: dict[int, int] = {}
@@ -78,6 +82,7 @@ class Pages:
             self._layers.append({})
         child = Pages(number, self.space.copy(), self.machine)
         child._layers = [*self._layers[:-1], {}]
+        child._inherited = len(child._layers) - 1
         self.forks += 1
         child.forks = self.forks
         child.is_fresh_copy = True
@@ -136,6 +141,13 @@ class Pages:
                 if holder is not None and holder.birth == key[0]:
                     found.append((place_of(self.space, holder, address), state.backing == FILE))
         return found
+
+    def populated(self) -> Iterator[tuple[Key, bool]]:
+        """Pages that a system call had faulted in without a trap; whether a parent's call before the fork."""
+        for number, layer in enumerate(self._layers):
+            for key, state in layer.items():
+                if state is not None and state.is_populated:
+                    yield key, number < self._inherited
 
     # A page that was not there
 
@@ -304,6 +316,7 @@ class Pages:
                 owner = self._firsts.who_mapped(each, partial(self._frame_of_file, each.piece, entries))
             if owner is not None:
                 owner.neighbours += 1
+                self.brought[each.key] = owner
             else:
                 left.append(each)
         return left
