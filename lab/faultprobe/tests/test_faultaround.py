@@ -19,6 +19,7 @@ from faultprobe.faultaround import (
     Touch,
     Window,
     faults_by_phase,
+    faults_by_shift,
     steps_of,
     unmapped_neighbours,
 )
@@ -105,6 +106,31 @@ def test_a_new_mapping_takes_the_pages_away() -> None:
     assert faults_by_phase(steps, 2, Window(16, 512)) == (1, 1)
     del steps[1]
     assert faults_by_phase(steps, 2, Window(16, 512)) == (1, 0)
+
+
+def some_steps(chance: random.Random) -> list[Step]:
+    """Touches of a few mappings, some of which are replaced, some read and some written."""
+    extents = [(first, first + chance.choice((3, 20, 90))) for first in chance.sample(range(0, 900, 7), 5)]
+    steps: list[Step] = []
+    for _ in range(40):
+        first, end = chance.choice(extents)
+        if chance.random() < 0.1:
+            steps.append(Replaced("/lib/libc.so.6", first + 1, end))
+        else:
+            page = chance.randrange(first, end)
+            steps.append(
+                Touch(chance.randrange(3), page, "/lib/libc.so.6", first, end, chance.random() < 0.8)
+            )
+    return steps
+
+
+@pytest.mark.parametrize("window", [Window(1, 64), Window(16, 64), Window(64, 64), Window(128, 64)])
+def test_shifts_computed_together_are_those_computed_one_by_one(window: Window) -> None:
+    chance = random.Random(window.pages)
+    for _ in range(20):
+        steps = some_steps(chance)
+        one_by_one = [faults_by_phase(steps, 3, window, shift) for shift in range(window.table_pages)]
+        assert faults_by_shift(steps, 3, window) == one_by_one
 
 
 def mapped(time: int, first: int, end: int, prot: int, path: str = "/lib/x.so", offset: int = 0) -> Mapped:

@@ -62,7 +62,11 @@ class AddressSpace:
 
     def find(self, address: int) -> Vma | None:
         """The mapping that holds `address`; None where none was told, as below a stack that has grown."""
-        return next((each for each in self._vmas if each.start <= address < each.end), None)
+        # A loop of its own: this is asked for every fault.
+        for each in self._vmas:
+            if each.start <= address < each.end:
+                return each
+        return None
 
 
 def _is_told_again(old: Vma, new: Vma) -> bool:

@@ -43,6 +43,9 @@ STACK_SAMPLES = 256
 PADDING_VARIABLE = "FAULTPROBE_PADDING"
 DEFAULT_RUNS = 32
 ATTEMPTS = 10
+# For each processor; room for about 8,000 faults. Making a ring costs time for each of its pages, and one
+# that is too small loses records, which is noticed.
+RING_BYTES = 256 << 10
 ELF_TYPE_OFFSET, ELF_SHARED_OBJECT = 16, 3
 
 
@@ -109,6 +112,7 @@ class Examiner:
                 capture_stdout=True,
                 no_aslr=no_aslr,
                 stack_limit=stack_limit,
+                ring_bytes=RING_BYTES,
             )
             if recording.faults_lost or recording.lost:
                 raise RunsUnusable(f"{self.path}: {recording.faults_lost} faults were lost by the recorder")

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional, TypedDict
 
-from faultprobe.faultaround import STACK, Step, Touch, Window, faults_by_phase
+from faultprobe.faultaround import STACK, Step, Touch, Window, faults_by_phase, faults_by_shift
 
 Counts = tuple[int, ...]
 
@@ -136,9 +136,8 @@ class Model:
         )
         own = [step for step in steps if step.path == program]
         others = [step for step in steps if step.path not in (program, STACK)]
-        shifts = range(window.table_pages)
-        self._own = [_behind_first(faults_by_phase(own, phases, window, shift)) for shift in shifts]
-        self._others = [_behind_first(faults_by_phase(others, phases, window, shift)) for shift in shifts]
+        self._own = [_behind_first(each) for each in faults_by_shift(own, phases, window)]
+        self._others = [_behind_first(each) for each in faults_by_shift(others, phases, window)]
 
     def predict(self, place: Place) -> Counts:
         """The faults of each phase behind the first for a run at `place`."""

@@ -131,3 +131,30 @@ def faults_by_phase(steps: Iterable[Step], phases: int, window: Window, shift: i
             mapped.add(page)
         counts[step.phase] += 1
     return tuple(counts)
+
+
+def faults_by_shift(steps: Sequence[Step], phases: int, window: Window) -> list[tuple[int, ...]]:
+    """What `faults_by_phase` gives for each shift within one page table, computed once for those that agree.
+
+    A shift matters by what is left of it within a window, and by the page table's end. That end clips a
+    window only when the fault lies in the table's last one and when the window does not begin at its own
+    boundary: on a page so near to the beginning of its mapping that the mapping clips it there.
+    """
+    last_window = window.table_pages - window.pages
+    is_regular = last_window >= 0 and window.table_pages % window.pages == 0
+    clipped = sorted({step.page for step in steps if _may_begin_late(step, window)})
+    known: dict[tuple[int, ...], tuple[int, ...]] = {}
+    found = []
+    for shift in range(window.table_pages):
+        key: tuple[int, ...] = (shift,)
+        if is_regular:
+            at_the_end = [page for page in clipped if (page + shift) % window.table_pages >= last_window]
+            key = (shift % window.pages, *at_the_end)
+        if key not in known:
+            known[key] = faults_by_phase(steps, phases, window, shift)
+        found.append(known[key])
+    return found
+
+
+def _may_begin_late(step: Step, window: Window) -> bool:
+    return isinstance(step, Touch) and step.may_be_spared and step.page - step.first < window.pages

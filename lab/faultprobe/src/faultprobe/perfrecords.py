@@ -131,7 +131,8 @@ class Decoder:
         self._major_ids = major_ids
         self._mark_ids = mark_ids
         self._details = struct.Struct("=" + "Q" * detail)
-        self._minor_size = HEADER.size + MINOR.size + self._details.size
+        self._minor_record = struct.Struct(HEADER.format + MINOR.format[1:] + "Q" * detail)
+        self._minor_size = self._minor_record.size
 
     def decode(self, data: bytes) -> list[Event]:
         """The events of some whole records."""
@@ -139,10 +140,11 @@ class Decoder:
         at = 0
         while at < len(data):
             kind, misc, size = HEADER.unpack_from(data, at)
-            body, end = at + HEADER.size, at + size
             if kind == RECORD_SAMPLE and size == self._minor_size:
-                self._minor(data, body, misc, found)
-            elif kind == RECORD_SAMPLE:
+                at = self._minor(data, at, found)
+                continue
+            body, end = at + HEADER.size, at + size
+            if kind == RECORD_SAMPLE:
                 found.append(self._named(data, body, misc))
             elif kind == RECORD_LOST:
                 self.lost += LOST.unpack_from(data, body)[1]
@@ -158,15 +160,26 @@ class Decoder:
             at = end
         return found
 
-    def _minor(self, data: bytes, body: int, misc: int, found: list[Event]) -> None:
-        ip, time, address = MINOR.unpack_from(data, body)
-        if self._runs is None:
-            self.lost += 1
-            return
-        self._date(time)
-        details = self._details.unpack_from(data, body + MINOR.size)
-        in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
-        found.append(Fault(time, *self._runs, ip, address, False, in_kernel, *details))
+    def _minor(self, data: bytes, at: int, found: list[Event]) -> int:
+        """Takes all minor faults that follow each other, which most records do; returns where they end."""
+        # Every fault comes through here, so names are looked up once for all of them.
+        size, unpack, append = self._minor_size, self._minor_record.unpack_from, found.append
+        runs, latest, last = self._runs, self._latest_ns, len(data) - self._minor_size
+        while at <= last:
+            kind, misc, length, instruction, time, address, *details = unpack(data, at)
+            if kind != RECORD_SAMPLE or length != size:
+                break
+            at += size
+            if runs is None:
+                self.lost += 1
+                continue
+            if time < latest - CLOCK_SLACK_NS:
+                self.misdated += 1
+            latest = time
+            in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
+            append(Fault(time, *runs, instruction, address, False, in_kernel, *details))
+        self._latest_ns = latest
+        return at
 
     def _date(self, time_ns: int) -> None:
         self.misdated += time_ns < self._latest_ns - CLOCK_SLACK_NS
