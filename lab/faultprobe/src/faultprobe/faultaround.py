@@ -142,7 +142,8 @@ def faults_by_shift(steps: Sequence[Step], phases: int, window: Window) -> list[
     """
     last_window = window.table_pages - window.pages
     is_regular = last_window >= 0 and window.table_pages % window.pages == 0
-    clipped = sorted({step.page for step in steps if _may_begin_late(step, window)})
+    read = [step for step in steps if isinstance(step, Touch) and step.may_be_spared]
+    clipped = sorted({step.page for step in read if step.page - step.first < window.pages})
     known: dict[tuple[int, ...], tuple[int, ...]] = {}
     found = []
     for shift in range(window.table_pages):
@@ -154,7 +155,3 @@ def faults_by_shift(steps: Sequence[Step], phases: int, window: Window) -> list[
             known[key] = faults_by_phase(steps, phases, window, shift)
         found.append(known[key])
     return found
-
-
-def _may_begin_late(step: Step, window: Window) -> bool:
-    return isinstance(step, Touch) and step.may_be_spared and step.page - step.first < window.pages
