@@ -10,7 +10,7 @@ BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
 REPEAT ?= 200
 
-.PHONY: help lab test test-host test-guests lint doctor up down shell selftest report payload lock bench clean environment environment-dev
+.PHONY: help lab test test-host test-guests lint doctor up down shell selftest report results payload lock bench clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ selftest: environment ## Check the ledger in every guest with programs known in 
 
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report
+
+results: environment ## Write docs/results.md from the newest results.
+	@$(LAB) report --markdown docs/results.md
 
 payload: environment ## Build what is installed in guests, for `vagrant up` and for Ansible by hand.
 	@$(LAB) payload --guests "$(GUESTS)"

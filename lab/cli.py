@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     report = add("report", "make the report of a stored result again, offline")
     report.add_argument("--result", default="latest", help="its id (default: latest)")
+    report.add_argument(
+        "--markdown", metavar="FILE", help="write the matrix there as Markdown (docs/results.md), too"
+    )
     merge = add("merge", "join results made in several places into one, with one report")
     merge.add_argument("folders", nargs="+", metavar="DIR", help="a result's folder")
     merge.add_argument(

@@ -28,4 +28,4 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"measured by several commits, as you allowed: {', '.join(plan.commits)}")
     reporting.show(compared, result)
     result.complete()
-    return int(compared.verdict())
+    return int(reporting.verdict(compared))

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from lab.reporting import report
+from lab import reporting
 from lab.results import store
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write comparison.json and report.html anew, print the table; returns the comparison's verdict."""
-    return int(report(store.load(arguments.result)))
+    result = store.load(arguments.result)
+    compared = reporting.write(result)
+    if arguments.markdown:
+        reporting.publish(compared, result, Path(arguments.markdown))
+    reporting.show(compared, result)
+    return int(reporting.verdict(compared))

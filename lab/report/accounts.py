@@ -111,10 +111,10 @@ def _signed(part: Part) -> str:
 def reason(comparison: Comparison, row: Row, index: int) -> str:
     """:func:`words.reason`; a difference for which no rule claims a number is told by its causes."""
     is_told = row.cells[index].difference.status is Status.NOT_CLAIMED
-    told = _by_cause(comparison, row, index) if is_told else []
-    if not told:
+    by_cause = _by_cause(comparison, row, index) if is_told else []
+    if not by_cause:
         return words.reason(row, index)
-    return "; ".join(("no rule claims a number, the ledger tells it:", *told))
+    return "; ".join(("no rule claims a number, the ledger tells it:", *by_cause))
 
 
 def _by_cause(comparison: Comparison, counts: Row, index: int) -> list[str]:
@@ -127,11 +127,11 @@ def _by_cause(comparison: Comparison, counts: Row, index: int) -> list[str]:
     for account in (row.accounts[0], row.accounts[index]):
         if account is None or account.problems or account.residual:
             return []
-        sides.append(_told(account, phase))
+        sides.append(told(account, phase))
     return sides
 
 
-def _told(account: Account, phase: str) -> str:
+def told(account: Account, phase: str) -> str:
     """``2 = 1 heap (room for stdio's buffer) + 1 anonymous mmap (malloc's own part of the block)``."""
     parts = [(cause, part) for cause in account.causes for part in cause.parts]
     if not parts:

@@ -212,11 +212,11 @@ def _cell(guest: str, seen: tuple[int, int] | None, prediction: PhasePrediction,
     alone = Cell(guest, minor, major, prediction, Difference(Status.FIRST, None, (), (), ""))
     if first is None:
         return alone
-    return Cell(guest, minor, major, prediction, _difference(first, alone))
+    return Cell(guest, minor, major, prediction, between(first, alone))
 
 
-def _difference(first: Cell, other: Cell) -> Difference:
-    """What turns the first guest's count into the other's."""
+def between(first: Cell, other: Cell) -> Difference:
+    """What turns one guest's count into another's, in the same phase of the same program."""
     if first.observed is None or other.observed is None:
         missing = first.guest if first.observed is None else other.guest
         return Difference(Status.UNEXPLAINED, None, (), (), f"not measured on {missing}")

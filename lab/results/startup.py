@@ -67,6 +67,20 @@ def of(runs: Sequence[GuestRun], build: Build) -> tuple[StartUp | None, ...]:
     return tuple(_of(run, build) for run in runs)
 
 
+def without_aslr(run: GuestRun, build: Build) -> dict[str, int]:
+    """The faults of exec and of the loader at a fixed place, by stage; empty where no full trace holds them.
+
+    From the run under a shell, which is made without ASLR: these are the guest's own, the same each time.
+    """
+    traces = run.traces.get(build.value)
+    if traces is None or traces.by_shell.level != "full":
+        return {}
+    started = [image for image in traces.by_shell.images if image.path == traces.direct.path]
+    if not started:
+        return {}
+    return {EXEC: started[-1].exec + started[-1].exec_untrapped, LOADER: started[-1].loader}
+
+
 def _of(run: GuestRun, build: Build) -> StartUp | None:
     traces, demonstration = run.traces.get(build.value), run.demonstrations.get(build.value)
     if traces is None or demonstration is None or traces.direct.level != "full":
