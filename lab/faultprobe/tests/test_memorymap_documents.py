@@ -325,3 +325,24 @@ def test_os_page_size_does_not_matter_to_stored_maps() -> None:
     assert document.from_document(json.loads(dumps(document.to_document(made)))) == made
     assert made.mark_at(65536 + os.sysconf("SC_PAGE_SIZE")) == "a"
     assert made.mark_at(65536 * 2) == "-"
+
+
+def letters_of(drawn: str) -> list[str]:
+    root = ElementTree.fromstring(drawn)
+    texts = root.iter("{http://www.w3.org/2000/svg}text")
+    return [each.text or "" for each in texts if each.get("text-anchor") == "middle"]
+
+
+def test_svg_letters_tell_what_colours_tell() -> None:
+    made = a_map(mapping(0, "3a2z40.2f", path="/lib/x"))
+    *_, light, dark = letters_of(svg.memory_map(made))
+    # Letters on yellow are black and an element of their own; absent pages have none.
+    assert (light, dark) == ("aaaff", "zz")
+
+
+def test_svg_small_mappings_have_their_name_behind_their_cells() -> None:
+    made = a_map(mapping(0, "8a", path="/lib/small"), mapping(100, "40a", path="/lib/large"))
+    root = ElementTree.fromstring(svg.memory_map(made))
+    texts = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "rw-p 32K small" in texts
+    assert f"{BASE + 100 * PAGE:x}-{BASE + 140 * PAGE:x} rw-p 160K /lib/large" in texts

@@ -1,4 +1,4 @@
-"""Maps as static SVG: the same cells as the text, coloured, each with its addresses as a tooltip.
+"""Maps as static SVG: the cells and letters of the text, coloured, each with its addresses as a tooltip.
 
 Written with the standard library alone. Zoom levels stand below each other: the whole mapping, then its
 first mixed cell, until a cell is a page.
@@ -32,6 +32,11 @@ COLOURS = {
 }
 CELL, GAP, ROW_CELLS, LINE, LEFT = 11, 1, 64, 16, 120
 WIDTH = LEFT + ROW_CELLS * CELL + 10
+# Mappings of so many pages have their name behind their cells, in as many letters.
+SHORT, SHORT_NAME = 24, 48
+# A cell as full as this is dark enough for a letter.
+LETTERED = 0.6
+DARK_LETTERS = (marks.ZERO, marks.HUGE_ZERO)
 
 
 class Canvas:
@@ -60,6 +65,18 @@ class Canvas:
             f'height="{CELL - GAP}" fill="{colour}" fill-opacity="{opacity:.2f}">'
             f"<title>{escape(text.shown(title))}</title></rect>"
         )
+
+    def letters(self, row: str) -> None:
+        """The letter of each cell of the current row: what it is does not hang on its colour alone."""
+        for colour, these in (("#ffffff", False), ("#000000", True)):
+            chosen = [(at, each) for at, each in enumerate(row) if each != marks.ABSENT]
+            chosen = [(at, each) for at, each in chosen if (each in DARK_LETTERS) == these]
+            if chosen:
+                places = " ".join(f"{LEFT + at * CELL + (CELL - GAP) / 2:g}" for at, _ in chosen)
+                self._elements.append(
+                    f'<text x="{places}" y="{self.y - 1:g}" font-size="8" text-anchor="middle" '
+                    f'fill="{colour}" pointer-events="none">{"".join(each for _, each in chosen)}</text>'
+                )
 
     def dot(self, column: int) -> None:
         """A white dot on a cell."""
@@ -118,6 +135,7 @@ def _legend(canvas: Canvas, counts: dict[str, int]) -> None:
         count = marks.total(counts, mark)
         if count:
             canvas.cell(0, COLOURS[mark], 1, title)
+            canvas.letters(mark)
             canvas.label(LEFT + 2 * CELL, f"{title}: {count} pages")
             canvas.y += LINE
     if any(each.isupper() for each in counts):
@@ -128,9 +146,15 @@ def _legend(canvas: Canvas, counts: dict[str, int]) -> None:
 
 
 def _mapping(canvas: Canvas, made: MemoryMap, mapping: Mapping, first: int, pages: int) -> None:
-    canvas.y += LINE / 2
     region = mapping.region
     length = text.size(region.end - region.start)
+    if pages <= SHORT:
+        canvas.y += CELL / 2
+        name = text.shown(f"{region.permissions} {length} {region.path.rpartition('/')[2]}", SHORT_NAME)
+        canvas.label(LEFT + (pages + 1) * CELL, name, 11)
+        _cells(canvas, made, mapping, first, pages)
+        return
+    canvas.y += LINE
     canvas.line(f"{region.start:x}-{region.end:x} {region.permissions} {length} {region.path}", 12, "bold")
     _cells(canvas, made, mapping, first, pages)
     for closer_first, closer_pages in text.levels(mapping, first, pages):
@@ -152,13 +176,16 @@ def _stretch(canvas: Canvas, made: MemoryMap, start: int, end: int) -> None:
 def _cells(canvas: Canvas, made: MemoryMap, mapping: Mapping, first: int, pages: int) -> None:
     each = text.cell_pages(pages, text.ROW_CELLS * text.ROWS)
     cells = marks.tally(_native.slice_runs(mapping.runs, first, pages), each)
+    drawn = ""
     for at, counted in enumerate(cells):
         column = at % ROW_CELLS
         address = mapping.region.start + (first + at * each) * made.page_size
         if column == 0:
             canvas.label(8, f"{address:012x}", 11)
-        _cell(canvas, column, address, counted, made.tells_soft_dirty)
+        drawn += _cell(canvas, column, address, counted, made.tells_soft_dirty)
         if column == ROW_CELLS - 1 or at == len(cells) - 1:
+            canvas.letters(drawn)
+            drawn = ""
             canvas.y += CELL
     if each > 1:
         canvas.label(LEFT, f"a cell is {each} pages, {text.size(each * made.page_size)}", 10)
@@ -166,7 +193,8 @@ def _cells(canvas: Canvas, made: MemoryMap, mapping: Mapping, first: int, pages:
     canvas.y += GAP * 4
 
 
-def _cell(canvas: Canvas, column: int, address: int, counted: dict[str, int], with_dirty: bool) -> None:
+def _cell(canvas: Canvas, column: int, address: int, counted: dict[str, int], with_dirty: bool) -> str:
+    """Draws a cell; its most frequent mark, absent for one that is nearly empty."""
     kinds = {mark: marks.total(counted, mark) for mark in marks.TITLES}
     there = {mark: count for mark, count in kinds.items() if count and mark != marks.ABSENT}
     told = ", ".join(f"{count} {marks.TITLES[mark]}" for mark, count in kinds.items() if count)
@@ -177,6 +205,9 @@ def _cell(canvas: Canvas, column: int, address: int, counted: dict[str, int], wi
         canvas.cell(column, COLOURS[most], 0.25 + 0.75 * share, f"{address:x}: {told}")
         if with_dirty and any(mark.isupper() for mark in counted):
             canvas.dot(column)
+            return marks.ABSENT
+        return most if share >= LETTERED else marks.ABSENT
+    return marks.ABSENT
 
 
 def _faults(canvas: Canvas, faults: Sequence[FaultLine], start: int, end: int, page_size: int) -> None:
