@@ -44,15 +44,13 @@ def _check_program(program: Path, has: frozenset[str], version: str) -> None:
 
 
 def _library(musl_deb: Path, target: Target) -> bytes:
-    """Debian's libc.so."""
-    member = f"./usr/lib/{target.triple}/libc.so"
+    """Debian's libc.so, which moved below /usr in Debian 13."""
+    members = [f"./{folder}/{target.triple}/libc.so" for folder in ("usr/lib", "lib")]
     with tarfile.open(fileobj=io.BytesIO(_dpkg_deb("--fsys-tarfile", str(musl_deb)))) as package:
-        try:
-            libc = package.extractfile(member)
-        except KeyError:
-            libc = None
+        there = [name for name in package.getnames() if name in members]
+        libc = package.extractfile(there[0]) if there else None
         if libc is None:
-            raise BuildFailed(f"no {member} in the package", where=str(musl_deb))
+            raise BuildFailed(f"no {members[0]} in the package", where=str(musl_deb))
         return libc.read()
 
 

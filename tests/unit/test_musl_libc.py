@@ -17,7 +17,7 @@ PROGRAMS = {"busybox": "1.37.0", "dropbear": "2025.89", "python": "3.13.5", "zli
 X86_64 = toolchain.target("x86_64")
 
 
-def package(folder: Path, triple: str, content: str = "libc defines read write") -> Path:
+def package(folder: Path, triple: str, libraries: str = "usr/lib") -> Path:
     root = folder / "package"
     (root / "DEBIAN").mkdir(parents=True)
     fields = {
@@ -28,9 +28,9 @@ def package(folder: Path, triple: str, content: str = "libc defines read write")
         "Description": "-",
     }
     (root / "DEBIAN/control").write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
-    libc = root / f"usr/lib/{triple}/libc.so"
+    libc = root / f"{libraries}/{triple}/libc.so"
     libc.parent.mkdir(parents=True)
-    libc.write_text(content)
+    libc.write_text("libc defines read write")
     deb = folder / "musl.deb"
     subprocess.run(["dpkg-deb", "--build", "--root-owner-group", root, deb], check=True, capture_output=True)
     return deb
@@ -67,6 +67,11 @@ def test_libc_is_the_dynamic_loader(tmp_path: Path, tree: Path) -> None:
     loader = tree / "lib/ld-musl-x86_64.so.1"
     assert loader.read_text() == "libc defines read write"
     assert loader.stat().st_mode & 0o777 == 0o755
+
+
+def test_libc_is_found_where_older_releases_have_it(tmp_path: Path, tree: Path) -> None:
+    musl_libc.install(package(tmp_path, "x86_64-linux-musl", "lib"), X86_64, PROGRAMS, tree)
+    assert (tree / "lib/ld-musl-x86_64.so.1").read_text() == "libc defines read write"
 
 
 def test_the_system_says_what_it_is(tmp_path: Path, tree: Path) -> None:
