@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     with exclusive("payload"):
         for guest in matrix.load().select(arguments.guests):
             folder = payload_for(guest).folder
-            link = links / f"{guest.libc}-{guest.architecture}"
+            link = links / guest.name
             temporary = link.with_name(f".{link.name}-{os.getpid()}")
             temporary.symlink_to(folder)
             temporary.replace(link)
