@@ -14,7 +14,7 @@ from lab.results.document import GuestRun
 from lab.results.pairs import Matrix
 
 _COLUMNS: tuple[tuple[str, Callable[[GuestRun], str]], ...] = (
-    ("libc", words.machine),
+    ("libc", lambda run: words.machine(run.probe.facts)),
     ("architecture", lambda run: run.probe.facts.architecture),
     ("page size", lambda run: words.size(run.probe.facts.page_size_bytes)),
     ("kernel", lambda run: run.probe.facts.kernel_release),

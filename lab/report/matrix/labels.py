@@ -24,7 +24,7 @@ class Labels:
 
     def guest(self, index: int) -> str:
         """A guest below the heading of its architecture: ``glibc 2.41, 16 KiB``."""
-        return ", ".join((words.machine(self.runs[index]), *self._special(index)))
+        return ", ".join((words.machine(self.runs[index].probe.facts), *self._special(index)))
 
     def pair(self, pair: Pair) -> str:
         """What two guests differ in, then what they share: ``glibc 2.36 → 2.41 on aarch64``."""
@@ -32,7 +32,7 @@ class Labels:
         if pair.axis is Axis.LINK:
             return f"{self.guest(pair.first)} on {first.probe.facts.architecture}"
         values = f"{self.value(pair.axis, first)} → {self.value(pair.axis, other)}"
-        shared = [] if pair.axis in (Axis.LIBC, Axis.VERSION) else [words.machine(first)]
+        shared = [] if pair.axis in (Axis.LIBC, Axis.VERSION) else [words.machine(first.probe.facts)]
         if pair.axis is Axis.VERSION:
             values = f"{first.probe.facts.libc.family} {values}"
         if pair.axis is Axis.KERNEL:
@@ -48,7 +48,7 @@ class Labels:
         """Where a guest stands on an axis."""
         facts = run.probe.facts
         if axis is Axis.LIBC:
-            return words.machine(run)
+            return words.machine(run.probe.facts)
         if axis is Axis.VERSION:
             return facts.libc.version or "unknown"
         if axis is Axis.ARCHITECTURE:

@@ -88,7 +88,7 @@ def _kernels(comparison: Comparison) -> Iterator[_Spot]:
     for index in tables.ordered(comparison):
         run = comparison.runs[index]
         place = axes.place(run)
-        line = f"{_machine(comparison, index)}, {words.machine(run)}"
+        line = f"{_machine(comparison, index)}, {words.machine(run.probe.facts)}"
         yield _Spot(index, line, (place.kernel, kernel(run)))
 
 

@@ -165,11 +165,11 @@ def heat(comparison: Comparison, labels: Labels, column: Column, title: str) -> 
     libcs: dict[str, None] = {}
     runs = comparison.runs
     for index in sorted(ordered(comparison), key=lambda i: _by_libc(comparison, i)):
-        libcs[words.machine(runs[index])] = None
+        libcs[words.machine(runs[index].probe.facts)] = None
     for index in ordered(comparison):
         facts = runs[index].probe.facts
         special = "" if facts.page_size_bytes == 4096 else f", {words.size(facts.page_size_bytes)}"
-        row, libc = f"{facts.architecture}{special}", words.machine(runs[index])
+        row, libc = f"{facts.architecture}{special}", words.machine(runs[index].probe.facts)
         value = number(comparison, column, index)
         if labels.usual_kernel(index) and value is not None:
             found.setdefault((row, libc), value)
