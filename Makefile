@@ -8,15 +8,27 @@ PYTHON := $(VENV)/bin/python
 LAB := $(PYTHON) -m lab
 BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
-REPEAT ?= 200
+REPEAT ?=
+TIMEOUT :=
+FROM := .
 
 .PHONY: help lab test test-host test-guests lint doctor up down shell selftest report results payload lock bench clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
+# A command of the user's reaches the lab as it was typed: make leaves $ in it alone, and no shell reads it. Only
+# the command line counts: CMD is too common a name in environments.
+ifeq ($(filter command,$(origin CMD) $(origin FILES)),)
 lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all).
 	@$(LAB) lab --guests "$(GUESTS)"
+else
+lab: export FAULTLAB_CMD := $(value CMD)
+lab: export FAULTLAB_FILES := $(value FILES)
+lab: environment ## With CMD="./prog-{libc} input" FILES="prog-{libc} input": trace your program in every guest.
+	@$(LAB) trace --guests "$(GUESTS)" --from "$(FROM)" --files "$$FAULTLAB_FILES" \
+	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TIMEOUT),--timeout $(TIMEOUT)) -- "$$FAULTLAB_CMD"
+endif
 
 # With ARGS="..." pytest gets just that. Otherwise what needs no guests runs beside what waits for them: two
 # processors are enough for both. faultprobe is a project of its own, tested as it is installed.
@@ -52,7 +64,7 @@ shell: environment ## Open a shell in a guest: make shell GUEST=...
 	@$(LAB) shell "$(GUEST)"
 
 selftest: environment ## Check the ledger in every guest with programs known in advance (REPEAT=200 runs of each).
-	@$(LAB) selftest --guests "$(GUESTS)" --repeat $(REPEAT)
+	@$(LAB) selftest --guests "$(GUESTS)" --repeat $(or $(REPEAT),200)
 
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report

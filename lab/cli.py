@@ -56,6 +56,20 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("lab", "start the guests, measure, compare, report", guests=True)
+    trace = add("trace", "trace a program of your own in every guest, and compare", guests=True)
+    trace.add_argument("program", help="a command line in one word: './prog-{libc} input'")
+    trace.add_argument("--files", default="", help="files and folders it needs, in one word")
+    trace.add_argument("--from", dest="folder", default=".", metavar="FOLDER", help="where they are (here)")
+    trace.add_argument(
+        "--repeat",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="runs with ASLR, and without (2)",
+    )
+    trace.add_argument(
+        "--timeout", type=_positive, default=600, metavar="S", help="seconds for each run (600)"
+    )
     add("up", "start guests that stay until `down`", guests=True)
     add("down", "stop guests that stayed; all of them by default", guests=True)
     shell = add("shell", "open a shell in a guest")
@@ -64,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "remote_command", nargs="*", metavar="COMMAND", help="a command to run instead of a shell"
     )
     report = add("report", "make the report of a stored result again, offline")
-    report.add_argument("--result", default="latest", help="its id (default: latest)")
+    report.add_argument("--result", default="latest", help="its id, latest-program, or latest (the default)")
     report.add_argument(
         "--markdown", metavar="FILE", help="write the matrix there as Markdown (docs/results.md), too"
     )

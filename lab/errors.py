@@ -158,5 +158,17 @@ class MergeRefused(LabError):
     exit_code = 28
 
 
+class BadProgram(LabError):
+    """CMD or FILES name something that cannot be run in the guests."""
+
+    exit_code = 29
+
+
+class ProgramFailed(LabError):
+    """A program of the user's ended in a guest with another status than 0, or by a signal."""
+
+    exit_code = 30
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""

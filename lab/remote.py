@@ -285,6 +285,30 @@ class Remote:
                 raise CommandFailed(what, where=self.name, hint=_end(result))
             time.sleep(0.2)
 
+    def attend(self, command: str | Sequence[str], *, timeout: float) -> int:
+        """Run a command whose output goes to files in the guest; its exit status.
+
+        Ctrl-C ends the waiting at once, as other verbs here do not: the command goes on then, and so it does
+        after ``timeout`` seconds. Raises CommandFailed for the latter, GuestDied when the guest goes away.
+        """
+        script = _script(command)
+        with self._noticing_death(script):
+            channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
+            with contextlib.closing(channel):
+                channel.exec_command(script)
+                channel.shutdown_write()
+                ended = channel.status_event.wait(timeout)
+                status = channel.recv_exit_status() if ended else 0
+        if not ended:
+            raise CommandFailed(f"{script!r} did not end within {timeout:g} s", where=self.name)
+        if status == _CONNECTION_LOST:
+            raise self._lost(script)
+        return int(status)
+
+    def feed(self, command: str | Sequence[str], source: BinaryIO) -> None:
+        """Run a command that must succeed with the rest of a file as its stdin. Raises CommandFailed."""
+        self._exchange(_script(command), source=source)
+
     def put(self, local: Path, remote_path: str, *, mode: int = 0o644) -> None:
         """Copy a file to the guest, whole or not at all; through cat, as a small SSH server has no SFTP."""
         target = shlex.quote(remote_path)

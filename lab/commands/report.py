@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lab import reporting
+from lab import programreport, reporting
 from lab.results import store
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write comparison.json and report.html anew, print the table; returns the comparison's verdict."""
+    """Write the comparison and report.html anew, print the table; returns the comparison's verdict."""
     result = store.load(arguments.result)
+    if result.is_program:
+        return int(programreport.report(result).verdict())
     compared = reporting.write(result)
     if arguments.markdown:
         reporting.publish(compared, result, Path(arguments.markdown))

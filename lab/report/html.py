@@ -86,9 +86,9 @@ class ShownProgram:
     rows: tuple[ShownRow, ...]
 
 
-def render(comparison: Comparison, result: Result) -> str:
-    """The whole page; transcripts are read from the result. Raises BadDocument when one is missing."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Where the templates are, and how they are read: a name that nobody defined is an error."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
@@ -96,37 +96,47 @@ def render(comparison: Comparison, result: Result) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def render(comparison: Comparison, result: Result) -> str:
+    """The whole page; transcripts are read from the result. Raises BadDocument when one is missing."""
     labels = words.labels(comparison)
     guests = [{"name": run.guest.name, "label": labels[run.guest.name]} for run in comparison.runs]
-    return environment.get_template("report.html.j2").render(
-        answer=words.answer(comparison),
-        result_id=result.id,
-        findings=comparison.findings(),
-        why=words.why(comparison),
-        strips=[strip for run in comparison.runs if (strip := _strip(run, labels[run.guest.name]))],
-        guests=guests,
-        columns=len(guests) + (2 if len(guests) > 1 else 1),
-        programs=_programs(comparison, labels),
-        chart=_chart(comparison, labels),
-        again=any(cell.observed for row in comparison.rows if row.phase == rules.AGAIN for cell in row.cells),
-        unknown=list(causes.unknown(comparison.runs)),
-        causes_heading=accounts.heading(comparison),
-        maps=memorymaps.shown(comparison, labels),
-        patterns=pagegrid.PATTERNS,
-        no_maps=list(pages.unknown(comparison.runs)),
-        alike=accounts.alike(comparison.accounts),
-        accounts=ledgers.shown(comparison),
-        residual=any(each.residual for row in comparison.accounts for each in row.accounts if each),
-        glossary=ledgers.glossary_of(comparison),
-        stages=[(stage, startup.EXPLAINED[stage]) for stage in STAGES],
-        bills=ledgers.bills(comparison, labels),
-        published=startup.published(comparison, labels),
-        rules=comparison.rules(),
-        transcripts=_transcripts(comparison, labels, result),
-        residues=residues.table(comparison.runs, labels),
-        certificates=_certificates(comparison, labels),
-        facts=facts_of(comparison.runs),
-        origin=origin_of(comparison.runs),
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            answer=words.answer(comparison),
+            result_id=result.id,
+            findings=comparison.findings(),
+            why=words.why(comparison),
+            strips=[strip for run in comparison.runs if (strip := _strip(run, labels[run.guest.name]))],
+            guests=guests,
+            columns=len(guests) + (2 if len(guests) > 1 else 1),
+            programs=_programs(comparison, labels),
+            chart=_chart(comparison, labels),
+            again=any(
+                cell.observed for row in comparison.rows if row.phase == rules.AGAIN for cell in row.cells
+            ),
+            unknown=list(causes.unknown(comparison.runs)),
+            causes_heading=accounts.heading(comparison),
+            maps=memorymaps.shown(comparison, labels),
+            patterns=pagegrid.PATTERNS,
+            no_maps=list(pages.unknown(comparison.runs)),
+            alike=accounts.alike(comparison.accounts),
+            accounts=ledgers.shown(comparison),
+            residual=any(each.residual for row in comparison.accounts for each in row.accounts if each),
+            glossary=ledgers.glossary_of(comparison),
+            stages=[(stage, startup.EXPLAINED[stage]) for stage in STAGES],
+            bills=ledgers.bills(comparison, labels),
+            published=startup.published(comparison, labels),
+            rules=comparison.rules(),
+            transcripts=_transcripts(comparison, labels, result),
+            residues=residues.table(comparison.runs, labels),
+            certificates=_certificates(comparison, labels),
+            facts=facts_of(comparison.runs),
+            origin=origin_of(comparison.runs),
+        )
     )
 
 

@@ -77,10 +77,11 @@ class ShownBill:
 
 def shown(comparison: Comparison) -> list[ShownAccount]:
     """The accounts that have more to tell than one cause at one place."""
-    return [_account(row) for row in accounts.shown(comparison.accounts)]
+    return [account(row) for row in accounts.shown(comparison.accounts)]
 
 
-def _account(row: AccountRow) -> ShownAccount:
+def account(row: AccountRow) -> ShownAccount:
+    """One account with a line for each cause, whatever it has to tell."""
     known = [each for each in row.accounts if each is not None]
     titles = {each.cause: each.title for account in known for each in account.causes}
     longest = max((each.faults for account in known for each in account.causes), default=1)

@@ -17,8 +17,10 @@ from pathlib import Path
 from lab import paths
 from lab.errors import BadDocument, DiskFull, LabError, NoResult
 from lab.results.document import GuestRun, parse_run, read_run
+from lab.results.program import FOLDER as PROGRAMS
+from lab.results.program import ProgramRun, parse_program, read_program
 
-LATEST = "latest"
+LATEST, LATEST_PROGRAM = "latest", "latest-program"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -108,6 +110,26 @@ class Result:
                 )
         return runs
 
+    def write_program(self, document: bytes) -> ProgramRun:
+        """Store what a program of the user's did in one guest (the text made by
+        :func:`lab.results.program.envelope`) and give it back read.
+        """
+        run = parse_program(document, "the program to store")
+        _write(self.path / PROGRAMS / f"{_plain(run.guest.name, 'the guest name')}.json", document)
+        return run
+
+    @property
+    def is_program(self) -> bool:
+        """Whether this is what a program of the user's did, and no result of the lab's own experiments."""
+        return (self.path / PROGRAMS).is_dir()
+
+    def programs(self) -> tuple[ProgramRun, ...]:
+        """What it did in each guest, by guest name. Raises NoResult when there is none, BadDocument."""
+        files = sorted((self.path / PROGRAMS).glob("*.json"))
+        if not files:
+            raise NoResult("holds no traced program", where=str(self.path), hint="run `make lab CMD=...`")
+        return tuple(read_program(file) for file in files)
+
     def transcript(self, name: str) -> str:
         """The text of a stored transcript, by the name in the run. Raises BadDocument when there is none."""
         path = (self.path / name).resolve()
@@ -119,12 +141,19 @@ class Result:
             raise BadDocument(f"transcript cannot be read: {error.strerror}", where=str(path)) from error
 
     def complete(self) -> None:
-        """Point results/latest here. A reader of the link sees the old result or this one, never none."""
-        self.runs()
-        temporary = self.path.parent / f".{LATEST}.{self.id}"
+        """Point results/latest here, or results/latest-program when this is what a program of the user's did.
+
+        A reader of the link sees the old result or this one, never none.
+        """
+        if self.is_program:
+            self.programs()
+        else:
+            self.runs()
+        link = LATEST_PROGRAM if self.is_program else LATEST
+        temporary = self.path.parent / f".{link}.{self.id}"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(self.id)
-        temporary.replace(self.path.parent / LATEST)
+        temporary.replace(self.path.parent / link)
 
 
 def begin(root: Path = paths.RESULTS) -> Result:
@@ -164,11 +193,11 @@ def _new_id() -> str:
 
 def load(which: str = LATEST, root: Path = paths.RESULTS) -> Result:
     """A stored result by id, or the newest complete one. Raises NoResult when there is none."""
-    if which != LATEST and not _ID.fullmatch(which):
+    if which not in (LATEST, LATEST_PROGRAM) and not _ID.fullmatch(which):
         raise NoResult(
             f"{which!r} is no result id",
             where=str(root),
-            hint=f"ids look like 20260131T120000Z-1a2b, or {LATEST}",
+            hint=f"ids look like 20260131T120000Z-1a2b, or {LATEST}, or {LATEST_PROGRAM}",
         )
     path = root / which
     if not path.is_dir():
