@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from lab.results import rules
 from lab.results.comparison import Comparison, Row, Status
-from lab.results.document import GuestRun
 from lab.results.mirror import Facts
 from lab.results.rules import Build
 
@@ -35,13 +34,8 @@ def signed(count: int) -> str:
     return f"{count:+,d}".replace("-", "−") if count else "0"
 
 
-def machine(run: GuestRun) -> str:
+def machine(facts: Facts) -> str:
     """The libc with its version, as a reader calls the guest: ``glibc 2.41``."""
-    return libc_of(run.probe.facts)
-
-
-def libc_of(facts: Facts) -> str:
-    """The same from the guest's facts alone."""
     libc = facts.libc
     return f"{libc.family} {libc.version or '(unknown version)'}"
 
@@ -53,7 +47,7 @@ def labels(comparison: Comparison) -> dict[str, str]:
 
 def labels_of(facts: Mapping[str, Facts]) -> dict[str, str]:
     """The same from the facts of each guest alone."""
-    short = {name: libc_of(each) for name, each in facts.items()}
+    short = {name: machine(each) for name, each in facts.items()}
     return short if len(set(short.values())) == len(short) else {name: name for name in facts}
 
 
