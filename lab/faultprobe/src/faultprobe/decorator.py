@@ -31,6 +31,7 @@ class Measured(Generic[Result]):
         name: str | None,
         this_thread: bool,
         ledger: bool,
+        maps: bool,
         report: Callable[[Measurement], object] | None,
     ) -> None:
         self.measurement: Measurement | None = None
@@ -38,11 +39,12 @@ class Measured(Generic[Result]):
         self._name = function.__qualname__ if name is None else name
         self._this_thread = this_thread
         self._ledger = ledger
+        self._maps = maps
         self._report = report
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Result:
-        measurement = Measurement(self._name, self._this_thread, self._ledger)
+        measurement = Measurement(self._name, self._this_thread, self._ledger, self._maps)
         try:
             with measurement:
                 return self._function(*args, **kwargs)
@@ -65,6 +67,7 @@ def measured(
     name: str | None = ...,
     this_thread: bool = ...,
     ledger: bool = ...,
+    maps: bool = ...,
     report: Callable[[Measurement], object] | None = ...,
 ) -> Callable[[Callable[..., Result]], Measured[Result]]: ...
 
@@ -75,6 +78,7 @@ def measured(
     name: str | None = None,
     this_thread: bool = False,
     ledger: bool = True,
+    maps: bool = False,
     report: Callable[[Measurement], object] | None = None,
 ) -> Any:
     """Decorates a function: each call is measured as `measure` does it, with the function's name.
@@ -89,6 +93,6 @@ def measured(
             raise TypeError(
                 f"{function.__qualname__} runs nothing when it is called: use measure() inside of it"
             )
-        return Measured(function, name, this_thread, ledger, report)
+        return Measured(function, name, this_thread, ledger, maps, report)
 
     return decorate if function is None else decorate(function)

@@ -22,6 +22,7 @@ from typing import Any, cast
 from faultprobe import _native, procfs
 from faultprobe.ledger.schema import MeasuredLedger
 from faultprobe.ledger.walks import PhaseFaults
+from faultprobe.memorymap.linking import MadePages
 
 Reading = tuple[int, int, int]
 PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.ledger.observe import main; main()"
@@ -45,6 +46,7 @@ class Helper:
         self._answers = -1
         self._has_turn = False
         self.faults: list[PhaseFaults] = []
+        self.pages: list[MadePages] = []
 
     @classmethod
     def start(cls) -> Helper:
@@ -91,16 +93,21 @@ class Helper:
         _native.allow_tracer(self._pid)
 
     def account(
-        self, windows: Sequence[tuple[str, Reading, Reading]], tid: int = 0, with_faults: bool = False
+        self,
+        windows: Sequence[tuple[str, Reading, Reading]],
+        tid: int = 0,
+        with_faults: bool = False,
+        with_pages: bool = False,
     ) -> MeasuredLedger:
         """The ledger of phases (name, first and last reading), of one thread only or (0) of all; then ends.
 
-        `with_faults` also fetches each single fault of each phase; they are in `faults` then.
+        `with_faults` also fetches each single fault of each phase; they are in `faults` then. `with_pages`
+        fetches which pages the faults made; those are in `pages`, in order of address.
         Raises MeasureRefused when there is none.
         """
         import socket
 
-        request = {"windows": windows, "tid": tid, "with_faults": with_faults}
+        request = {"windows": windows, "tid": tid, "with_faults": with_faults, "with_pages": with_pages}
         try:
             with socket.socket(fileno=os.dup(self._requests)) as requests:
                 requests.send(json.dumps(request).encode(), socket.MSG_NOSIGNAL)
@@ -120,6 +127,7 @@ class Helper:
         finally:
             self.close()
         self.faults = cast("list[PhaseFaults]", answer.get("faults", []))
+        self.pages = [MadePages(*each) for each in answer.get("pages", ())]
         return cast(MeasuredLedger, answer["ledger"])
 
     def close(self) -> None:

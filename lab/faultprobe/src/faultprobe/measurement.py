@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from faultprobe import _native
 
 if TYPE_CHECKING:
+    from faultprobe.blockmaps import BlockMaps
     from faultprobe.helper import Helper
     from faultprobe.ledger.schema import MeasuredLedger
+    from faultprobe.memorymap.difference import Difference
 
 WARM_UPS = 3
 FIRST_ROOM = 64
@@ -39,14 +41,19 @@ class Measurement:
 
     With `this_thread` only the faults of the calling thread count, else those of the whole process. With
     `ledger` a helper process accounts for them, if the system permits it: `ledger_refused` says why not.
+    With `maps` another one takes a memory map before and after; `map_refused` says why it did not.
     It prints itself: `str`, and as a table in Jupyter. It can be used again, not while it is open.
     """
 
-    def __init__(self, name: str = "block", this_thread: bool = False, ledger: bool = True) -> None:
+    def __init__(
+        self, name: str = "block", this_thread: bool = False, ledger: bool = True, maps: bool = False
+    ) -> None:
         self.name = name
         self._who = _native.RUSAGE_THREAD if this_thread else _native.RUSAGE_SELF
         self._watch = _native.Stopwatch(self._who)
         self._wants_ledger = ledger
+        self._maps = _block_maps() if maps else None
+        self._difference: Difference | None = None
         self._names = [name]
         self._marks = 0
         self._pid = 0
@@ -105,6 +112,33 @@ class Measurement:
         """Why there is no ledger although one was asked for, and which setting gives it back; else None."""
         return self._refused
 
+    @property
+    def has_map_difference(self) -> bool:
+        """Whether the difference of the maps is there."""
+        return self._difference is not None
+
+    @property
+    def map_difference(self) -> Difference:
+        """What the block changed in the address space: mappings, and pages with (in `linked`, where there is
+        a ledger) the faults that changed them. It is the whole process's, also with `this_thread`.
+
+        Raises RuntimeError inside the block or when no maps were asked for, and MapRefused when there are
+        none for the reason in `map_refused`."""
+        if self._difference is not None:
+            return self._difference
+        if self._maps is None:
+            raise RuntimeError("no maps were asked for: measure(maps=True)")
+        if self.map_refused is not None:
+            from faultprobe.memorymap import MapRefused
+
+            raise MapRefused(self.map_refused)
+        raise RuntimeError("the difference of the maps is there when the block has ended")
+
+    @property
+    def map_refused(self) -> str | None:
+        """Why there are no maps although they were asked for; else None."""
+        return None if self._maps is None else self._maps.refused
+
     def mark(self, name: str) -> None:
         """Ends the phase so far; `name` is that of the next one."""
         self._watch.take()
@@ -122,8 +156,11 @@ class Measurement:
         # Room for names, as the readings have: a list that grows may come to a fresh page.
         self._names = [self.name] * FIRST_ROOM
         self._marks = 0
-        self._ledger = self._refused = None
+        self._ledger = self._refused = self._difference = None
         self._is_fork = False
+        if self._maps is not None:
+            # First: it is not to be looked on, as what is born later is.
+            self._maps.start()
         if self._wants_ledger:
             self._observe()
         # The way out is gone a few times beforehand: what it writes to may still be shared by a fork.
@@ -132,6 +169,8 @@ class Measurement:
         self._watch.clear()
         self._pid = os.getpid()
         self._is_open = True
+        if self._maps is not None:
+            self._maps.take()
         self._watch.take()
         return self
 
@@ -145,6 +184,8 @@ class Measurement:
             self._is_open = False
             if self._helper is not None:
                 self._helper.close()
+            if self._maps is not None:
+                self._maps.close()
             raise
         if self._is_open:
             self._end()
@@ -158,18 +199,28 @@ class Measurement:
             self._refused = str(refusal)
 
     def _end(self) -> None:
-        self._is_open = False
         self._is_fork = os.getpid() != self._pid
+        if self._maps is not None and not self._is_fork:
+            self._maps.take()
+        self._is_open = False
         helper, self._helper = self._helper, None
-        if helper is None:
-            return
         if self._is_fork:
-            helper.forget()
-            self._refused = f"process {self._pid} entered the block; this is a fork of it"
+            why = f"process {self._pid} entered the block; this is a fork of it"
+            if helper is not None:
+                helper.forget()
+                self._refused = why
+            if self._maps is not None:
+                self._maps.abandon(why)
             return
-        thread = _native.RUSAGE_THREAD
+        if helper is not None:
+            self._account(helper)
+        if self._maps is not None:
+            self._difference = self._maps.finish(helper.pages if helper and self.has_ledger else None)
+
+    def _account(self, helper: Helper) -> None:
+        tid = _thread_id() if self._who == _native.RUSAGE_THREAD else 0
         try:
-            self._ledger = helper.account(self._windows(), _thread_id() if self._who == thread else 0)
+            self._ledger = helper.account(self._windows(), tid, with_pages=self._maps is not None)
         except OSError as refusal:
             self._refused = str(refusal)
 
@@ -201,12 +252,21 @@ class Measurement:
         return measurementwords.html(self)
 
 
-def measure(name: str = "block", this_thread: bool = False, ledger: bool = True) -> Measurement:
-    """Counts the faults of a block: `with measure() as measured: ...`, then `measured.minor`, `.ledger`."""
-    return Measurement(name, this_thread, ledger)
+def measure(
+    name: str = "block", this_thread: bool = False, ledger: bool = True, maps: bool = False
+) -> Measurement:
+    """Counts the faults of a block: `with measure() as measured: ...`, then `measured.minor`, `.ledger`,
+    with `maps` also `.map_difference`."""
+    return Measurement(name, this_thread, ledger, maps)
 
 
 def _thread_id() -> int:
     import threading
 
     return threading.get_native_id()
+
+
+def _block_maps() -> BlockMaps:
+    from faultprobe.blockmaps import BlockMaps
+
+    return BlockMaps()

@@ -13,12 +13,28 @@ from faultprobe.text import table
 if TYPE_CHECKING:
     from faultprobe.ledger.schema import MeasuredLedger, Verdict
     from faultprobe.measurement import Measurement
+    from faultprobe.memorymap.difference import Difference
 
 LINES = 8
 
 # Static and without a style sheet: a notebook shows it as it is, also when nobody trusts it.
 RIGHT = ' style="text-align: right"'
 LEFT = ' style="text-align: left"'
+
+
+PAGE_COLUMNS = ("pages", "before", "after", "by", "where")
+# Where it is not a fault's cause (memorymap.difference.Linked).
+OTHER = {"neighbour": "brought along with a fault", "": "no record"}
+
+
+class PageLine(NamedTuple):
+    """Pages that changed alike, for one reason, in mappings of one name."""
+
+    pages: int
+    before: str
+    after: str
+    cause: str
+    where: str
 
 
 class Share(NamedTuple):
@@ -35,6 +51,9 @@ def text(made: Measurement) -> str:
     if len(phases) > 1:
         lines.append(table([("minor", "major", "phase"), *((p.minor, p.major, p.name) for p in phases)]))
     lines += [table([("faults", what), *shares]) for what, shares in accounts(made) if shares]
+    changed = changes(made)
+    if changed:
+        lines.append(table([PAGE_COLUMNS, *changed]))
     return "\n".join([*lines, *remarks(made)])
 
 
@@ -45,6 +64,9 @@ def html(made: Measurement) -> str:
     if len(phases) > 1:
         parts.append(_html_table(("minor", "major", "phase"), [(p.minor, p.major, p.name) for p in phases]))
     parts += [_html_table(("faults", what), shares) for what, shares in accounts(made) if shares]
+    changed = changes(made)
+    if changed:
+        parts.append(_html_table(PAGE_COLUMNS, changed))
     parts += [f"<p>{escaping.escape(remark)}</p>" for remark in remarks(made)]
     return "\n".join(parts)
 
@@ -63,14 +85,53 @@ def accounts(made: Measurement) -> list[tuple[str, list[Share]]]:
     return [("cause", causes(ledger)), ("where", places(ledger)), ("who touched", functions(ledger))]
 
 
-def remarks(made: Measurement) -> list[str]:
-    """What there is to say about the ledger: nothing when it balances."""
-    if made.ledger_refused is not None:
-        return [f"no ledger: {made.ledger_refused}"]
-    ledger = ledger_of(made)
-    if ledger is None or ledger["verdict"]["balanced"]:
+def changes(made: Measurement) -> list[PageLine]:
+    """The pages that the block changed, where maps were taken: those alike in one line."""
+    if made.is_open or not made.has_map_difference:
         return []
-    return [doubt(ledger["verdict"])]
+    from faultprobe.ledger.causes import TITLES
+    from faultprobe.memorymap import marks
+
+    difference = made.map_difference
+    tells_written = difference.before.tells_soft_dirty or difference.after.tells_soft_dirty
+
+    def state(mark: str) -> str:
+        written = ", written" if tells_written and mark.isupper() else ""
+        return marks.TITLES.get(mark.lower(), "not mapped") + written
+
+    told = [(each, "?") for each in difference.pages]
+    if difference.linked is not None:
+        told = [(each.change, TITLES.get(each.cause) or OTHER[each.cause]) for each in difference.linked]
+    pages: dict[tuple[str, str, str, str], int] = {}
+    for change, cause in told:
+        by = "given back" if change.after in (marks.ABSENT, marks.UNMAPPED) else cause
+        key = state(change.before), state(change.after), by, PurePath(change.path).name or "anonymous mmap"
+        pages[key] = pages.get(key, 0) + change.pages
+    lines = sorted((PageLine(count, *key) for key, count in pages.items()), key=lambda line: -line.pages)
+    rest = sum(line.pages for line in lines[LINES:])
+    return lines[:LINES] + ([PageLine(rest, "", "", "", f"({len(lines) - LINES} more)")] if rest else [])
+
+
+def _mappings_changed(made: Difference) -> str:
+    kinds = [each.kind for each in made.mappings]
+    counted = (f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    told = f"mappings: {', '.join(counted)}" if kinds else "no mapping changed"
+    return told if made.pages else f"{told}; no page changed"
+
+
+def remarks(made: Measurement) -> list[str]:
+    """What there is to say about the maps, and about the ledger when it does not balance."""
+    said = []
+    if made.map_refused is not None:
+        said.append(f"no maps: {made.map_refused}")
+    elif not made.is_open and made.has_map_difference:
+        said.append(_mappings_changed(made.map_difference))
+    if made.ledger_refused is not None:
+        said.append(f"no ledger: {made.ledger_refused}")
+    ledger = ledger_of(made)
+    if ledger is not None and not ledger["verdict"]["balanced"]:
+        said.append(doubt(ledger["verdict"]))
+    return said
 
 
 def doubt(verdict: Verdict) -> str:

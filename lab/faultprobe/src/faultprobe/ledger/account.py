@@ -185,9 +185,7 @@ class _Walk:
                 space.program_break = step.program_break or space.program_break
         elif isinstance(step, MapTaken):
             path = self.programs.get(step.space, "") or self.journal.path
-            self.account.maps.append(
-                LastMap(step, path, self.history.makers(self.pages[step.space], step.time_ns))
-            )
+            self.account.maps.append(LastMap(step, path, self.history, self.pages[step.space]))
         elif isinstance(step, Born):
             self._forked(step.pid)
         elif isinstance(step, Executed):

@@ -67,12 +67,13 @@ def made_lines(last: LastMap) -> Iterator[MadeLine]:
     taken = last.taken.map
     if taken is None:
         return
+    who = last.makers()
     nothing = replace(taken, mappings=())
     for change in nothing.difference(taken).pages:
         if change.after.lower() in (marks.UNTOLD, marks.GUARD):
             continue
         first = change.start // taken.page_size
-        for made in last.makers.of(first, first + change.pages):
+        for made in who.of(first, first + change.pages):
             times = sorted(each.fault.time_ns for each in made.faults)
             yield {
                 "start": made.first * taken.page_size,

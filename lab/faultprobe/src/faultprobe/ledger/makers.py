@@ -17,6 +17,7 @@ from faultprobe.ledger.calls import PAGE
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import MapTaken
 from faultprobe.ledger.pages import Pages
+from faultprobe.ledger.space import Space
 
 FAULT, NEIGHBOUR, CALL, FORK, UNKNOWN = "fault", "neighbour", "call", "fork", "unknown"
 
@@ -36,11 +37,15 @@ class Maker(NamedTuple):
 
 class Generation(NamedTuple):
     """What an address space, or one that it was copied from, went through: its pages, its faults in order of
-    time, and until when they count (for a parent, the fork)."""
+    time, and when those were that count (for a parent, until the fork)."""
 
     pages: Pages
     findings: Sequence[Finding]
+    since_ns: int
     until_ns: int
+
+    def counts(self, finding: Finding) -> bool:
+        return self.since_ns <= finding.fault.time_ns <= self.until_ns
 
 
 class Made(NamedTuple):
@@ -57,10 +62,10 @@ NOBODY = Maker(UNKNOWN, None)
 
 
 class Makers:
-    """The makers of the pages of one address space at one time."""
+    """The makers of the pages of an address space that had these mappings."""
 
-    def __init__(self, own: Generation, ancestors: Iterable[Generation] = ()) -> None:
-        self._space = own.pages.space
+    def __init__(self, space: Space, own: Generation, ancestors: Iterable[Generation] = ()) -> None:
+        self._space = space
         self._births = {each.birth: each for each in self._space.pieces}
         self._pages: dict[int, Maker] = {}
         self._blocks: dict[tuple[int, int], Maker] = {}
@@ -91,10 +96,10 @@ class Makers:
     def _add(self, generation: Generation, is_own: bool) -> None:
         for (birth, index), owner in generation.pages.brought.items():
             page = self._page_of(birth, index)
-            if page is not None and owner.fault.time_ns <= generation.until_ns:
+            if page is not None and generation.counts(owner):
                 self._pages[page] = Maker(NEIGHBOUR if is_own else FORK, owner)
         for finding in generation.findings:
-            if finding.piece is None or finding.fault.time_ns > generation.until_ns:
+            if finding.piece is None or not generation.counts(finding):
                 continue
             page = self._page_of(finding.piece.birth, finding.piece.index(finding.fault.address))
             if page is not None:
@@ -116,6 +121,11 @@ class Makers:
             return maker
         found = (self._blocks.get((size, page // size)) for size in self._sizes)
         return next((each for each in found if each is not None), NOBODY)
+
+    def all(self) -> Iterator[Made]:
+        """All pages whose maker is known, whether they are still there or not."""
+        if self._edges:
+            yield from (each for each in self.of(self._edges[0], self._edges[-1]) if each.how != UNKNOWN)
 
     def of(self, first: int, end: int) -> Iterator[Made]:
         """Who made the pages [first, end), all of which are there: cut where that changes. The work is that
@@ -148,23 +158,31 @@ class History:
         """A fork."""
         self._parents[pages.number] = parent, time_ns
 
-    def makers(self, pages: Pages, time_ns: int) -> Makers:
-        """Who made the pages that a space has now."""
-        own = self._generation(pages, time_ns)
+    def makers(self, space: Space, pages: Pages, until_ns: int, since_ns: int = 0) -> Makers:
+        """Who made, in some stretch of time, the pages of a space that has these mappings then."""
+        own = self._generation(pages, since_ns, until_ns)
         ancestors: list[Generation] = []
         while pages.number in self._parents:
             pages, forked_ns = self._parents[pages.number]
-            time_ns = min(time_ns, forked_ns)
-            ancestors.insert(0, self._generation(pages, time_ns))
-        return Makers(own, ancestors)
+            until_ns = min(until_ns, forked_ns)
+            ancestors.insert(0, self._generation(pages, since_ns, until_ns))
+        return Makers(space, own, ancestors)
 
-    def _generation(self, pages: Pages, until_ns: int) -> Generation:
-        return Generation(pages, self._findings.get(pages.number, ()), until_ns)
+    def _generation(self, pages: Pages, since_ns: int, until_ns: int) -> Generation:
+        return Generation(pages, self._findings.get(pages.number, ()), since_ns, until_ns)
 
 
-class LastMap(NamedTuple):
+class LastMap:
     """The map of a process just before it ended or was let go; `path` is the program that it ran."""
 
-    taken: MapTaken
-    path: str
-    makers: Makers
+    def __init__(self, taken: MapTaken, path: str, history: History, pages: Pages) -> None:
+        self.taken = taken
+        self.path = path
+        self._history = history
+        self._pages = pages
+        # What came along with a fault is seen later, and the mappings go on changing until then.
+        self._space = pages.space.copy()
+
+    def makers(self, since_ns: int = 0) -> Makers:
+        """Who made its pages, since some time. To be asked when the account is complete."""
+        return self._history.makers(self._space, self._pages, self.taken.time_ns, since_ns)

@@ -34,10 +34,11 @@ from faultprobe.ledger.follow import (
     WNOTHREAD,
     Follower,
 )
-from faultprobe.ledger.journal import Journal, MapsRead, Window
+from faultprobe.ledger.journal import Journal, MapsRead, MapTaken, Window
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
 from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.threads import Thread, chunks_of_all, program_break
+from faultprobe.memorymap import linking
 from faultprobe.perf import NoRecorder, Recorder, best_detail
 
 # A stop is told by SIGCHLD, which another thread of ours may have taken: look by ourselves as often as this.
@@ -45,12 +46,13 @@ LOOK_SECONDS = 0.02
 
 
 class Request(NamedTuple):
-    """What the observed process wants told: its phases, whose faults (0: all threads'), and whether each
-    single one."""
+    """What the observed process wants told: its phases, whose faults (0: all threads'), whether each single
+    one, and whether which pages they made."""
 
     windows: list[Window]
     tid: int
     with_faults: bool
+    with_pages: bool
 
 
 class Observer(Follower):
@@ -245,17 +247,24 @@ def observe(pid: int, requests: int, answers: int) -> None:
         journal.misdated = recorder.misdated
         journal.ring_bytes = recorder.ring_bytes
         observer.let_go()
+    if request.with_pages:
+        # The mappings as they were when the last phase ended: since then it has gone on to ask for this.
+        journal.with_maps = True
+        journal.entries.append(MapTaken(request.windows[-1].end[2], pid, 0, None, ""))
     account = account_of(journal)
     told: dict[str, object] = {"ledger": document.of_windows(journal, account, request.windows, request.tid)}
     if request.with_faults:
         told["faults"] = document.faults_of_windows(journal, account, request.windows, request.tid)
+    if request.with_pages:
+        (last,) = account.maps
+        told["pages"] = [linking.to_line(each) for each in last.makers(request.windows[0].start[2]).all()]
     _say(answers, told)
 
 
 def _request(data: bytes) -> Request:
     decoded = json.loads(data)
     windows = [Window(name, tuple(start), tuple(end)) for name, start, end in decoded["windows"]]
-    return Request(windows, decoded["tid"], decoded["with_faults"])
+    return Request(windows, decoded["tid"], decoded["with_faults"], decoded["with_pages"])
 
 
 def state_of(pid: int, tid: int) -> str:

@@ -56,8 +56,8 @@ class PageChange:
 class Linked:
     """Changed pages with the records of their faults: `faults` of one cause, from first to last time.
 
-    Without records: cause "neighbour" when a fault in the same window or huge page brought them along, ""
-    when no record explains them.
+    Without records: cause "neighbour" when a fault in the same window or huge page brought them along,
+    "untrapped" when a system call had them faulted in, "" when no record explains them.
     """
 
     change: PageChange
@@ -70,12 +70,14 @@ class Linked:
 @dataclass(frozen=True)
 class Difference:
     """What is different in `after`. Pages that a vanished mapping held are in `pages` too, as are those of
-    one that appeared; of a replaced one the old pages go ("-") and the new ones come."""
+    one that appeared; of a replaced one the old pages go ("-") and the new ones come. `linked` are the same
+    pages with their faults, where somebody looked on: see faultprobe.measure."""
 
     before: MemoryMap
     after: MemoryMap
     mappings: tuple[MappingChange, ...]
     pages: tuple[PageChange, ...]
+    linked: tuple[Linked, ...] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.mappings or self.pages)
@@ -93,7 +95,7 @@ class Difference:
     def __str__(self) -> str:
         from faultprobe.memorymap import text
 
-        return text.difference(self)
+        return text.difference(self, self.linked)
 
 
 def difference(before: MemoryMap, after: MemoryMap) -> Difference:

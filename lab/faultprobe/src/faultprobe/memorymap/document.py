@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from faultprobe import document as documents
@@ -89,7 +90,7 @@ def _mapping(line: MappingLine, page_size: int, place: str) -> Mapping:
     return mapping
 
 
-def of_difference(made: Difference, linked: list[Linked] | None = None) -> DifferenceDocument:
+def of_difference(made: Difference, linked: Sequence[Linked] | None = None) -> DifferenceDocument:
     """The document of a difference, with the faults linked to its pages if there are any."""
     return {
         "schema_version": SCHEMA_VERSION,

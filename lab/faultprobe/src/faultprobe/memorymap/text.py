@@ -6,7 +6,7 @@ A picture has at most 256 cells: a page each up to 1 MiB of 4 KiB pages, else a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from faultprobe import _native, names
 from faultprobe.memorymap import marks
@@ -226,7 +226,7 @@ def stretch(made: MemoryMap, start: int, end: int) -> str:
     return "\n\n".join(parts) if parts else f"nothing is mapped in {start:x}-{end:x}"
 
 
-def difference(made: Difference, linked: list[Linked] | None = None) -> str:
+def difference(made: Difference, linked: Sequence[Linked] | None = None) -> str:
     """What changed: mappings, then runs of pages (with their faults when they are linked)."""
     seconds = (made.after.time_ns - made.before.time_ns) / 1e9
     lines = [f"{len(made.mappings)} changes of mappings, {_pages(made)} pages changed in {seconds:.3f} s"]

@@ -122,6 +122,12 @@ class Watcher:
                 os.waitpid(self._helper, 0)
         self._helper = 0
 
+    def abandon(self) -> None:
+        """In a fork of the process that started it: only lets go of its descriptors."""
+        os.close(self.requests)
+        os.close(self.answers)
+        self._helper = 0
+
     def _ask(self, request: bytes) -> None:
         try:
             os.write(self.requests, request)
