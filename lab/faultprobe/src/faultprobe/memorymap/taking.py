@@ -47,25 +47,24 @@ def take_of(pid: int, with_sums: bool = True, force_pagemap: bool = False) -> Me
         scanner = open_scanner(pagemap, force_pagemap)
         command = process.command()
         time_ns = time.monotonic_ns()
-        regions = _regions(process, with_sums)
+        lines = [] if with_sums else list(process.lines("maps"))
+        regions: list[tuple[Region, Sums | None]] = [(region_of(each), None) for each in lines]
+        if with_sums:
+            regions = list(sums_of(process.lines("smaps")))
         if not regions:
             raise MapRefused(f"process {pid}: {NO_MEMORY}")
         try:
             mappings = tuple(_mapping(scanner, region, sums) for region, sums in regions)
         except OSError as error:
             raise process.refusal(error, "pagemap") from error
-        changes = _changes([region for region, _ in regions], map(region_of, process.lines("maps")))
+        now = list(process.lines("maps"))
+        # Reading the lines costs less than understanding them.
+        changes = () if lines and now == lines else _changes([region for region, _ in regions], map(region_of, now))
         if changes and not any(process.lines("maps")):
             raise MapRefused(f"process {pid}: it ended while its map was taken")
     return MemoryMap(
         pid, command, time_ns, scanner.page_size, scanner.huge_page_size, scanner.method, mappings, changes
     )
-
-
-def _regions(process: Process, with_sums: bool) -> list[tuple[Region, Sums | None]]:
-    if with_sums:
-        return list(sums_of(process.lines("smaps")))
-    return [(region_of(line), None) for line in process.lines("maps")]
 
 
 def _mapping(scanner: Scanner, region: Region, sums: Sums | None) -> Mapping:

@@ -54,7 +54,8 @@ class Watcher:
                 os.set_inheritable(each, True)
             package = str(Path(__file__).resolve().parents[2])
             settings = [os.getpid(), requests_read, answers_write, *map(int, self._settings)]
-            argv = [sys.executable, "-c", HELPER, package, *map(str, settings)]
+            # Without the site's own modules (-S), which take longer to find than all that is needed.
+            argv = [sys.executable, "-S", "-c", HELPER, package, *map(str, settings)]
             # A process group of its own: Ctrl-C is for the program, which then ends its helper itself.
             self._helper = os.posix_spawn(sys.executable, argv, os.environ, setpgroup=0)
         except BaseException:
