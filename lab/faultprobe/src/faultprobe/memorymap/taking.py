@@ -58,8 +58,9 @@ def take_of(pid: int, with_sums: bool = True, force_pagemap: bool = False) -> Me
         except OSError as error:
             raise process.refusal(error, "pagemap") from error
         now = list(process.lines("maps"))
-        # Reading the lines costs less than understanding them.
-        changes = () if lines and now == lines else _changes([region for region, _ in regions], map(region_of, now))
+        # To compare lines costs less than to understand them.
+        is_same = bool(lines) and now == lines
+        changes = () if is_same else _changes([region for region, _ in regions], map(region_of, now))
         if changes and not any(process.lines("maps")):
             raise MapRefused(f"process {pid}: it ended while its map was taken")
     return MemoryMap(
