@@ -128,7 +128,7 @@ def test_the_facts_that_differ_stand_beside_a_pair(matrix: Matrix) -> None:
     told = {each.axis: each for each in changes.along(matrix, labels.labels(matrix.comparison.runs))}
     (page_size, *_) = told[Axis.PAGE_SIZE].facts
     assert page_size == (
-        "4 KiB → 16 KiB, glibc 2.41 on aarch64",
+        "4 KiB → 16 KiB, glibc 2.41 on aarch64; 4 KiB → 16 KiB, musl 1.2.5 on aarch64",
         "page size: 4 KiB → 16 KiB",
     )
     _, libc = told[Axis.LIBC].facts[0]

@@ -56,6 +56,7 @@ class Along:
     starts: tuple[Entry, ...]
     unchanged: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+    """Pairs, and the facts in which all of them differ alike."""
 
 
 def along(matrix: Matrix, labels: Labels) -> list[Along]:
@@ -76,7 +77,7 @@ def _along(matrix: Matrix, labels: Labels, axis: Axis) -> Along:
         _entries(steps, labels),
         _entries(starts, labels),
         tuple(labels.pair(pair) for pair in pairs if pair not in changed),
-        tuple((labels.pair(pair), _facts(matrix, pair)) for pair in pairs if axis is not Axis.LINK),
+        () if axis is Axis.LINK else _all_facts(matrix, pairs, labels),
     )
 
 
@@ -160,6 +161,13 @@ def _moved(first: Account, other: Account) -> list[tuple[str, int]]:
         ((place, faults) for place, faults in found.items() if faults),
         key=lambda each: (-abs(each[1]), each[0]),
     )
+
+
+def _all_facts(matrix: Matrix, pairs: list[Pair], labels: Labels) -> tuple[tuple[str, str], ...]:
+    grouped: dict[str, list[str]] = {}
+    for pair in pairs:
+        grouped.setdefault(_facts(matrix, pair), []).append(labels.pair(pair))
+    return tuple(("; ".join(same), facts) for facts, same in grouped.items())
 
 
 def _facts(matrix: Matrix, pair: Pair) -> str:
