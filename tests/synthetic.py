@@ -76,6 +76,16 @@ def with_memset(run: Run, faults: int, *, extra: str = "zero-page") -> Run:
     return run
 
 
+def linked(run: Run, build: Build, like: Build, loader: int = 0) -> Run:
+    """The run with the demonstration linked in another way; it costs what ``like`` does, and so much more."""
+    text = json.dumps(run["traces"][like.value])
+    run["traces"][build.value] = json.loads(text.replace(f'/{like.value}"', f'/{build.value}"'))
+    run["demonstrations"][build.value] = copy.deepcopy(run["demonstrations"][like.value])
+    if loader:
+        _with_loader(run, loader, build)
+    return named(run, run["guest"]["name"])
+
+
 def read(run: Run) -> GuestRun:
     """The run as the lab reads it."""
     return document.parse_run(json.dumps(run).encode(), run["guest"]["name"])
@@ -87,7 +97,8 @@ def written(folder: Path, runs: Iterable[Run], *, finished: bool = True) -> Resu
     for run in runs:
         result.write_run(json.dumps(run).encode())
         for program in run["demonstrations"]:
-            source = next((GOLDEN / "transcripts").glob(f"{run['guest']['libc']}-*-{program}.txt"))
+            known = program if program in (Build.DYNAMIC, Build.STATIC) else Build.DYNAMIC.value
+            source = next((GOLDEN / "transcripts").glob(f"{run['guest']['libc']}-*-{known}.txt"))
             result.write_transcript(run["guest"]["name"], program, source.read_text())
     if finished:
         reporting.write(result)
@@ -125,7 +136,7 @@ def _name(run: Run) -> str:
 def _with_page_size(run: Run) -> None:
     facts = read(run).probe.facts
     run["aslr"] = None
-    for build in Build:
+    for build in (Build.IN_PROCESS, *(Build(name) for name in run["demonstrations"])):
         predicted = rules.predict(facts, rules.DEMONSTRATION_SIZE, build)
         count = predicted.phase(rules.MEMSET).counts()[0]
         _set(run, build, rules.MEMSET, count)
@@ -167,8 +178,8 @@ def _account(ledger: dict[str, Any], more: int, extra: str = "") -> None:
         line["faults"] += more
 
 
-def _with_loader(run: Run, more: int) -> None:
-    program = Build.DYNAMIC.value
+def _with_loader(run: Run, more: int, build: Build = Build.DYNAMIC) -> None:
+    program = build.value
     for each in run["demonstrations"][program]["phases"]:
         each["minor"] += more
     for trace in run["traces"][program].values():
@@ -180,7 +191,7 @@ def _with_loader(run: Run, more: int) -> None:
     ledger["recorded"] += more
     for lines in (ledger["causes"], ledger["bill"]):
         next(each for each in lines if each["cause"] == "file-map")["faults"] += more
-    _whole(run, Build.DYNAMIC, more, "file-map")
+    _whole(run, build, more, "file-map")
 
 
 def _whole(run: Run, build: Build, more: int, cause: str = "zero-fill") -> None:

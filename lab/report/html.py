@@ -23,6 +23,9 @@ PROGRAMS = {
     Build.IN_PROCESS: ("faultprobe", "in one process, readings only"),
     Build.DYNAMIC: ("pagefault-demo", "a program that prints between the steps"),
     Build.STATIC: ("pagefault-demo-static", "the same program with its own copy of libc"),
+    Build.STATIC_PIE: ("pagefault-demo-static-pie", "the same, at any address"),
+    Build.NO_PIE: ("pagefault-demo-no-pie", "the dynamic program at a fixed address"),
+    Build.BIND_NOW: ("pagefault-demo-bind-now", "the dynamic program with all functions bound at its start"),
 }
 """Name of each way to run the phases, and what it is."""
 
@@ -247,7 +250,7 @@ def _chart(comparison: Comparison, labels: dict[str, str]) -> str:
 
 def _transcripts(comparison: Comparison, labels: dict[str, str], result: Result) -> list[dict[str, object]]:
     shown: list[dict[str, object]] = []
-    for build in (Build.DYNAMIC, Build.STATIC):
+    for build in rules.DEMONSTRATIONS:
         texts = [
             {
                 "label": labels[run.guest.name],

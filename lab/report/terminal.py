@@ -21,8 +21,11 @@ TITLES = {
     Build.IN_PROCESS: "faultprobe, in process",
     Build.DYNAMIC: "pagefault-demo",
     Build.STATIC: "pagefault-demo-static",
+    Build.STATIC_PIE: "pagefault-demo-static-pie",
+    Build.NO_PIE: "pagefault-demo-no-pie",
+    Build.BIND_NOW: "pagefault-demo-bind-now",
 }
-"""The three ways to run the same phases."""
+"""The ways to run the same phases."""
 
 _COLUMNS = {
     rules.MALLOC: "malloc",

@@ -161,6 +161,7 @@ def unexplained(comparison: Comparison) -> tuple[str, ...]:
         for row in comparison.rows
         for cell in row.cells
         if cell.difference.status is Status.UNEXPLAINED
+        and (cell.difference.faults is not None or row.build in rules.EVERYWHERE)
     )
 
 
@@ -192,7 +193,7 @@ def _measured(run: GuestRun) -> dict[tuple[Build, int], _Rises]:
     for experiment in run.probe.experiments:
         if experiment.name == rules.LAZY_MALLOC:
             found[Build.IN_PROCESS, experiment.parameters.size_bytes] = _rises(experiment.phases)
-    for build in (Build.DYNAMIC, Build.STATIC):
+    for build in rules.DEMONSTRATIONS:
         demonstration = run.demonstrations.get(build.value)
         if demonstration is not None:
             found[build, rules.DEMONSTRATION_SIZE] = _rises(demonstration.phases)

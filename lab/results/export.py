@@ -9,7 +9,7 @@ from lab.results import causes, startup
 from lab.results.causes import Account, AccountRow, Part
 from lab.results.comparison import Cell, Comparison, Difference, Row
 from lab.results.document import GuestRun
-from lab.results.rules import Build, PhasePrediction, Term
+from lab.results.rules import DEMONSTRATIONS, PhasePrediction, Term
 from lab.results.startup import STAGES, StartUp
 
 SCHEMA_VERSION = 2
@@ -27,7 +27,7 @@ def to_json(comparison: Comparison) -> bytes:
         "without_cause": list(causes.unknown(comparison.runs)),
         "start_up": [
             _start_up(each)
-            for build in (Build.DYNAMIC, Build.STATIC)
+            for build in DEMONSTRATIONS
             for each in startup.of(comparison.runs, build)
             if each is not None
         ],

@@ -114,7 +114,8 @@ def _counted(count: int | None) -> str:
 def _changes(compared: Comparison, pair: Pair) -> Iterator[Change]:
     for row in compared.rows:
         first, other = row.cells[pair.first], row.cells[pair.other]
-        if first.observed is None and other.observed is None:
+        missing = first.observed is None, other.observed is None
+        if all(missing) or (any(missing) and row.build not in rules.EVERYWHERE):
             continue
         accounts = tuple(
             _account(compared, index, row.build, row.size_bytes, row.phase)

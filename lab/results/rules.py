@@ -35,6 +35,21 @@ class Build(enum.StrEnum):
     IN_PROCESS = "faultprobe"
     DYNAMIC = "pagefault-demo"
     STATIC = "pagefault-demo-static"
+    STATIC_PIE = "pagefault-demo-static-pie"
+    NO_PIE = "pagefault-demo-no-pie"
+    BIND_NOW = "pagefault-demo-bind-now"
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the program holds its own copy of libc."""
+        return self in (Build.STATIC, Build.STATIC_PIE)
+
+
+DEMONSTRATIONS = tuple(build for build in Build if build is not Build.IN_PROCESS)
+"""Every way the demonstration is linked; a run holds those that were measured."""
+
+EVERYWHERE = (Build.IN_PROCESS, Build.DYNAMIC, Build.STATIC)
+"""What every guest can run. The other ways to link are not there for every libc."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,7 @@ def predict(
         first.pop()
     if build is not Build.IN_PROCESS and obstacle is None:
         first[0] = _with_start_up(first[0], calibration)
-    if build is Build.DYNAMIC and obstacle is None:
+    if build in DEMONSTRATIONS and not build.is_static and obstacle is None:
         first[1] = _with_first_call(facts, first[1], calibration)
     present = Term(catalogue.PRESENT_STAYS, 0, "every page is there")
     again = PhasePrediction(AGAIN, (Possible((present,)),))
@@ -178,7 +193,7 @@ def _obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
             yield Reason(catalogue.MTHP, f"{name} is set to always: one fault may bring in many pages")
     if family == "glibc":
         yield from _glibc_obstacles(facts, size, version)
-    elif build is not Build.STATIC and size < allocators.MUSL_THRESHOLD:
+    elif not build.is_static and size < allocators.MUSL_THRESHOLD:
         yield Reason(
             catalogue.BELOW_THRESHOLD,
             f"{size:,} bytes are below musl's mmap threshold of {allocators.MUSL_THRESHOLD:,}",
@@ -223,7 +238,7 @@ def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Itera
 def _layouts(facts: Facts, size: int, build: Build) -> tuple[tuple[Layout, ...], Rule]:
     """The pages malloc and the buffer touch, every possibility, and the rule that says so."""
     page = facts.page_size_bytes
-    if facts.libc.family == "musl" and build is Build.STATIC:
+    if facts.libc.family == "musl" and build.is_static:
         return (allocators.musl_bump(size, page),), catalogue.MUSL_BUMP
     if facts.libc.family == "musl":
         return allocators.musl_mappings(size, page), catalogue.MUSL_ENDS

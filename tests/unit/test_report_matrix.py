@@ -153,6 +153,20 @@ def test_the_terminal_fits_80_columns(matrix: Matrix) -> None:
     assert "What changes with the page size: 4 pairs" in lines
 
 
+def test_other_ways_to_link_have_a_table_of_their_own(matrix: Matrix) -> None:
+    named = labels.labels(matrix.comparison.runs)
+    assert tables.links(matrix.comparison, named) is None
+    run = synthetic.linked(guest(GLIBC), Build.BIND_NOW, Build.DYNAMIC, loader=3)
+    found = matrix_of([run, guest(MUSL), guest(GLIBC, architecture="aarch64")])
+    table = tables.links(found.comparison, labels.labels(found.comparison.runs))
+    assert table is not None
+    assert table.programs() == [(Build.DYNAMIC, 3), (Build.BIND_NOW, 3)]
+    assert row(table, GLIBC) == ["82", "6✓", "256✓", "85", "6·", "256✓"]
+    assert row(table, MUSL)[3:] == ["", "", ""]
+    assert "Other ways to link" in in_html(found)
+    assert "## Other ways to link" in markdown.render(found, "id")
+
+
 def with_finding() -> Matrix:
     return matrix_of([*synthetic.matrix(), synthetic.with_memset(guest(GLIBC, architecture="armv7l"), 300)])
 

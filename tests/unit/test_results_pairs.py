@@ -112,3 +112,16 @@ def test_linking_is_compared_within_a_guest() -> None:
     assert found.name(memset.pair.first) == MUSL
     assert (memset.counts, memset.told) == ((255, 256), Told.RULES)
     assert [rule.id for rule in memset.rules] == ["page-size", "musl-ends"]
+
+
+def test_every_measured_way_to_link_is_compared_with_the_first() -> None:
+    run = synthetic.linked(guest(GLIBC), Build.NO_PIE, Build.DYNAMIC)
+    run = synthetic.linked(run, Build.BIND_NOW, Build.DYNAMIC, loader=3)
+    run = synthetic.linked(run, Build.STATIC_PIE, Build.STATIC)
+    found = matrix(run, guest(MUSL))
+    assert found.findings() == ()
+    bound = change(found, "initial", Axis.LINK, Build.BIND_NOW)
+    assert (bound.counts, bound.told) == ((82, 85), Told.LEDGER)
+    assert change(found, rules.MEMSET, Axis.LINK, Build.NO_PIE).told is Told.SAME
+    pie = change(found, rules.MALLOC, Axis.LINK, Build.STATIC_PIE)
+    assert (pie.counts, pie.told) == ((6, 2), Told.LEDGER)

@@ -34,6 +34,7 @@ def render(matrix: Matrix, result_id: str) -> str:
         *_maps(matrix, labels),
         *_series(matrix, labels),
         *_axes(matrix, labels),
+        *_links(matrix, labels),
         *_bills(matrix, labels),
         *_guests("## Where this comes from", guests.origin(comparison)),
         *_guests("## Facts of the guests", guests.facts(comparison)),
@@ -117,6 +118,13 @@ def _entry(entry: Entry) -> str:
     mark = "**no rule** " if entry.alert else ""
     told = "; ".join(entry.sides).replace(":; ", ": ")
     return f"{mark}*{entry.step}* {entry.counts} ({entry.programs}): {told}. Pairs: {'; '.join(entry.pairs)}."
+
+
+def _links(matrix: Matrix, labels: Labels) -> Iterator[str]:
+    table = tables.links(matrix.comparison, labels)
+    if table is not None:
+        yield "## Other ways to link"
+        yield _counts(table)
 
 
 def _bills(matrix: Matrix, labels: Labels) -> Iterator[str]:

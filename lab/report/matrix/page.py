@@ -16,6 +16,9 @@ from lab.results.pairs import Matrix
 from lab.results.rules import Build
 from lab.results.store import Result
 
+_BILLS = (Build.DYNAMIC, Build.STATIC)
+"""The programs whose start is taken apart; the other ways to link stand in a table of their own."""
+
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
@@ -56,6 +59,7 @@ def render(matrix: Matrix, result: Result) -> str:
         again=tables.again(comparison),
         short=tables.SHORT,
         heats=list(tables.heats(comparison, labels)),
+        links=tables.links(comparison, labels),
         drawn=_drawn(matrix, labels),
         along=changes.along(matrix, labels),
         meaning=changes.MEANING,
@@ -96,7 +100,7 @@ def _values(panel: series.Panel) -> list[tuple[str, tuple[str, ...]]]:
 def _bills(matrix: Matrix, labels: Labels) -> list[tuple[str, str, tables.Table]]:
     """Program, what is in the columns, and the table; only programs that were traced somewhere."""
     shown: list[tuple[str, str, tables.Table]] = []
-    for build in (Build.DYNAMIC, Build.STATIC):
+    for build in _BILLS:
         by_stage = tables.start_up(matrix.comparison, labels, build)
         if any(count.text for group in by_stage.groups for line in group.lines for count in line.counts):
             shown.append((build.value, "by stage", by_stage))

@@ -12,7 +12,14 @@ from lab.results.comparison import Comparison
 from lab.results.rules import Build
 from lab.results.startup import STAGES
 
-SHORT = {Build.IN_PROCESS: "faultprobe", Build.DYNAMIC: "demo", Build.STATIC: "static demo"}
+SHORT = {
+    Build.IN_PROCESS: "faultprobe",
+    Build.DYNAMIC: "demo",
+    Build.STATIC: "static demo",
+    Build.STATIC_PIE: "static-pie",
+    Build.NO_PIE: "no-pie",
+    Build.BIND_NOW: "bind-now",
+}
 """The programs in the heading of a table."""
 
 START = "start"
@@ -132,6 +139,20 @@ def start_up(comparison: Comparison, labels: Labels, build: Build) -> Table:
     return _table(comparison, labels, columns, stage)
 
 
+def links(comparison: Comparison, labels: Labels) -> Table | None:
+    """The other ways to link beside the first: start and both steps; None where no other was measured."""
+    measured = {row.build for row in comparison.rows} - set(rules.EVERYWHERE)
+    if not measured:
+        return None
+    columns = [
+        Column(build, phase, heading)
+        for build in Build
+        if build in measured or build is Build.DYNAMIC
+        for phase, heading in ((causes.INITIAL, START), (rules.MALLOC, "malloc"), (rules.MEMSET, "memset"))
+    ]
+    return _table(comparison, labels, columns, lambda column, index: count(comparison, column, index))
+
+
 def by_object(comparison: Comparison, labels: Labels, build: Build, most: int = 12) -> Table:
     """The bill of the start by object: the costliest places of all guests, and the rest in one column."""
     starts = startup.of(comparison.runs, build)
@@ -221,7 +242,7 @@ def _heat_cell(value: int | None, low: int, high: int) -> HeatCell:
 def _columns(comparison: Comparison) -> tuple[Column, ...]:
     measured = {row.build for row in comparison.rows}
     columns: list[Column] = []
-    for build in (each for each in Build if each in measured):
+    for build in (each for each in rules.EVERYWHERE if each in measured):
         if build is not Build.IN_PROCESS:
             columns.append(Column(build, causes.INITIAL, START))
         columns += [Column(build, rules.MALLOC, "malloc"), Column(build, rules.MEMSET, "memset")]
