@@ -41,19 +41,23 @@ class Mapping(NamedTuple):
 
 def maps(pid: str = "self") -> list[Mapping]:
     """The mappings of a process in order of address. Raises OSError when it is gone or not ours to see."""
-    mappings = []
-    for line in lines(Path(f"/proc/{pid}/maps").read_bytes()):
-        fields = line.split(maxsplit=5)
-        start, end = fields[0].split(b"-")
-        path = os.fsdecode(fields[5]) if len(fields) == 6 else ""
-        mappings.append(Mapping(int(start, 16), int(end, 16), fields[1].decode(), int(fields[2], 16), path))
-    return mappings
+    return [mapping_of(line) for line in lines(Path(f"/proc/{pid}/maps").read_bytes())]
+
+
+def mapping_of(line: bytes) -> Mapping:
+    """One line of /proc/PID/maps, without its newline."""
+    # A name is what follows the blanks behind the inode; one that ends with blanks keeps them.
+    fields = line.split(b" ", 5)
+    start, end = fields[0].split(b"-")
+    path = os.fsdecode(fields[5].lstrip(b" ")) if len(fields) == 6 else ""
+    return Mapping(int(start, 16), int(end, 16), fields[1].decode(), int(fields[2], 16), path)
 
 
 def lines(text: bytes) -> list[bytes]:
     """The lines of a kernel text. Only a newline ends one: a name may have every other control character,
     at which str.splitlines would break it."""
-    return text.split(b"\n")[: -1 if text.endswith(b"\n") else None]
+    split = text.split(b"\n")
+    return split if split[-1] else split[:-1]
 
 
 def stat_fields(pid: str) -> list[bytes]:

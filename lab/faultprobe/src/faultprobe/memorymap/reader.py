@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
+from faultprobe import procfs
 from faultprobe.memorymap.model import Region, Sums
 
 HEADER = re.compile(
@@ -33,6 +34,7 @@ SUMS = {
     "locked": b"Locked",
     "kernel_page": b"KernelPageSize",
 }
+ENDED = "it ended while its map was taken"
 NO_MEMORY = "it has no memory (a kernel thread, or it has ended)"
 
 
@@ -49,7 +51,7 @@ class MapsError(ValueError):
 
 def lines_of(text: bytes) -> list[bytes]:
     """The lines of a kernel text. Only a newline ends one: names may have every other control character."""
-    return text.split(b"\n")[: -1 if text.endswith(b"\n") else None]
+    return procfs.lines(text)
 
 
 def region_of(line: bytes) -> Region:
@@ -140,7 +142,7 @@ class Process:
         elif isinstance(error, ProcessLookupError) and self._is_there():
             what = NO_MEMORY
         elif isinstance(error, (FileNotFoundError, ProcessLookupError)):
-            what = "it ended while its map was taken"
+            what = ENDED
         else:
             what = f"{name}: {error.strerror}"
         made = MapRefused(f"process {self.pid}: {what}")

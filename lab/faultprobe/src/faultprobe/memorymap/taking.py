@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from faultprobe.memorymap.model import Mapping, MemoryMap, Region, Sums
-from faultprobe.memorymap.reader import NO_MEMORY, MapRefused, Process, region_of, sums_of
+from faultprobe.memorymap.reader import ENDED, NO_MEMORY, MapRefused, Process, region_of, sums_of
 from faultprobe.memorymap.scan import Scanner, open_scanner
 
 # Names told of changes; the rest is a number.
@@ -55,6 +55,9 @@ def take_of(pid: int, with_sums: bool = True, force_pagemap: bool = False) -> Me
             raise MapRefused(f"process {pid}: {NO_MEMORY}")
         try:
             mappings = tuple(_mapping(scanner, region, sums) for region, sums in regions)
+        except ProcessLookupError as error:
+            # It had mappings a moment ago, so this is no kernel thread.
+            raise MapRefused(f"process {pid}: {ENDED}") from error
         except OSError as error:
             raise process.refusal(error, "pagemap") from error
         now = list(process.lines("maps"))
@@ -62,7 +65,7 @@ def take_of(pid: int, with_sums: bool = True, force_pagemap: bool = False) -> Me
         is_same = bool(lines) and now == lines
         changes = () if is_same else _changes([region for region, _ in regions], map(region_of, now))
         if changes and not any(process.lines("maps")):
-            raise MapRefused(f"process {pid}: it ended while its map was taken")
+            raise MapRefused(f"process {pid}: {ENDED}")
     return MemoryMap(
         pid, command, time_ns, scanner.page_size, scanner.huge_page_size, scanner.method, mappings, changes
     )
