@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add("payload", "build what is installed in the guests; prints the folders", guests=True)
     add("doctor", "say what this machine has and lacks")
     add("lint", "check types, style, playbooks and YAML")
-    add("lock", "renew the lock of package versions from the mirror")
+    lock = add("lock", "renew the lock of package versions from the mirror")
+    lock.add_argument("--new", action="store_true", help="only add what is not locked yet")
     selftest = add("selftest", "check the ledger in every guest with programs known in advance", guests=True)
     selftest.add_argument(
         "--repeat", type=_positive, default=200, metavar="N", help="runs of each case in each guest (200)"

@@ -13,19 +13,15 @@ from typing import Any
 
 import yaml
 
+from lab.architectures import ARCHITECTURES
 from lab.errors import MatrixError, UnknownGuest
 from lab.paths import GUESTS_FILE
+from lab.suites import KERNELS, SUITES, Suite
 
 _WHERE = "inventory/guests.yml"
 
 LIBCS = ("glibc", "musl")
-PAGE_SIZES = {"x86_64": (4096,), "aarch64": (4096, 16384, 65536)}
-"""The page sizes (bytes) that each architecture's kernels can be built for."""
-
-BUILT_PAGE_SIZES = (4096,)
-"""Those that the lab's own images have: their kernel recipes take the ordinary flavour."""
-
-SUITES = ("trixie",)
+USUAL_SUITE = "trixie"
 PROVIDERS = ("qemu", "vagrant", "ssh")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-._][a-z0-9]+)*")
@@ -43,7 +39,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Guest:
-    """One machine to measure on, as declared; sizes in bytes or MiB as the name says."""
+    """One machine to measure on, as declared; sizes in bytes or MiB as the name says.
+
+    ``kernel`` is a series such as 6.12: that of the guest's own suite unless the kernel is what differs.
+    """
 
     name: str
     libc: str
@@ -51,6 +50,7 @@ class Guest:
     architecture: str
     page_size: int
     suite: str
+    kernel: str
     provider: str
     memory_mib: int
     cpus: int
@@ -58,6 +58,16 @@ class Guest:
     ansible_host: str | None
     ansible_port: int | None
     ansible_user: str
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it has the suite, kernel and page size that guests have unless one of them is the axis."""
+        return (
+            self.provider == "qemu"
+            and self.suite == USUAL_SUITE
+            and self.kernel == SUITES[USUAL_SUITE].kernel
+            and self.page_size == ARCHITECTURES[self.architecture].page_size
+        )
 
 
 _KEYS = tuple(field.name for field in dataclasses.fields(Guest) if field.name != "name")
@@ -74,9 +84,14 @@ class Matrix:
         return tuple(guest.name for guest in self.guests)
 
     def default(self, host_architecture: str) -> tuple[Guest, ...]:
-        """The guests of the host's own architecture; all of them where it has none declared."""
-        own = tuple(guest for guest in self.guests if guest.architecture == host_architecture)
-        return own or self.guests
+        """The usual guests of the host's own architecture, a pair that differs in the C library alone.
+
+        Of the first architecture declared where the host's is not.
+        """
+        usual = [guest for guest in self.guests if guest.is_usual]
+        own = tuple(guest for guest in usual if guest.architecture == host_architecture)
+        first = usual[0].architecture if usual else ""
+        return own or tuple(guest for guest in usual if guest.architecture == first) or self.guests
 
     def select(self, wanted: str | None, host_architecture: str | None = None) -> tuple[Guest, ...]:
         """The guests a user asked for.
@@ -126,10 +141,19 @@ class _Entry:
             raise _wrong(self.guest, key, value, ", ".join(map(str, allowed)) + of)
         return value
 
-    def number(self, key: str, low: int, high: int, default: int) -> int:
+    def number(self, key: str, low: int, high: int, default: int, *, step: int = 1) -> int:
         value = self.values.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise _wrong(self.guest, key, value, f"a whole number from {low} to {high}")
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high or value % step:
+            multiple = f", a multiple of {step}" if step > 1 else ""
+            raise _wrong(self.guest, key, value, f"a whole number from {low} to {high}{multiple}")
+        return value
+
+    def libc_version(self, provider: str, libc: str, suite: Suite) -> str:
+        """The version as declared; of a guest that the lab builds it is the one its suite has."""
+        value = self.text("libc_version", _VERSION, 'a version in quotes, such as "2.41"')
+        if provider == "qemu" and value != suite.libc_version(libc):
+            allowed = f'"{suite.libc_version(libc)}", the {libc} of {suite.name}'
+            raise _wrong(self.guest, "libc_version", value, allowed)
         return value
 
     def text(self, key: str, pattern: re.Pattern[str], allowed: str) -> str:
@@ -155,19 +179,24 @@ _ANYTHING = re.compile(r"\S+")
 def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
     entry = _Entry(name, values)
     provider = entry.one_of("provider", PROVIDERS, "qemu")
-    architecture = entry.one_of("architecture", tuple(PAGE_SIZES))
+    architecture = entry.one_of("architecture", tuple(ARCHITECTURES))
     page_sizes, of = _page_sizes(architecture, provider)
+    hardware = ARCHITECTURES[architecture].hardware
     has_host = "ansible_host" in values or provider == "ssh"
+    suite = entry.one_of("suite", tuple(SUITES))
+    libc = entry.one_of("libc", LIBCS)
+    most_cpus = hardware.most_cpus if provider == "qemu" else 64
     return Guest(
         name=name,
-        libc=entry.one_of("libc", LIBCS),
-        libc_version=entry.text("libc_version", _VERSION, 'a version in quotes, such as "2.41"'),
+        libc=libc,
+        libc_version=entry.libc_version(provider, libc, SUITES[suite]),
         architecture=architecture,
         page_size=entry.one_of("page_size", page_sizes, of=of),
-        suite=entry.one_of("suite", SUITES),
+        suite=suite,
+        kernel=entry.one_of("kernel", tuple(KERNELS), SUITES[suite].kernel),
         provider=provider,
-        memory_mib=entry.number("memory_mib", 128, 65536, 512),
-        cpus=entry.number("cpus", 1, 64, 2),
+        memory_mib=entry.number("memory_mib", 128, 65536, 512, step=hardware.memory_step_mib),
+        cpus=entry.number("cpus", 1, most_cpus, min(2, most_cpus)),
         vagrant=entry.box() if "vagrant" in values else None,
         ansible_host=entry.text("ansible_host", _ANYTHING, "a host name or address") if has_host else None,
         ansible_port=entry.number("ansible_port", 1, 65535, 22) if "ansible_port" in values else None,
@@ -205,8 +234,8 @@ def _read(path: Path) -> Any:
 def _page_sizes(architecture: str, provider: str) -> tuple[tuple[int, ...], str]:
     """The page sizes a guest may have, and what the list is of."""
     if provider == "qemu":
-        return BUILT_PAGE_SIZES, f" on {architecture} with provider qemu"
-    return PAGE_SIZES[architecture], f" on {architecture}"
+        return tuple(ARCHITECTURES[architecture].kernels), f" on {architecture} with provider qemu"
+    return ARCHITECTURES[architecture].page_sizes, f" on {architecture}"
 
 
 def load(path: Path = GUESTS_FILE) -> Matrix:

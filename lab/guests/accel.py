@@ -19,10 +19,10 @@ from pathlib import Path
 import msgspec
 
 from lab import paths
+from lab.architectures import ARCHITECTURES
 from lab.guests import command
 from lab.guests.command import PROBE_FLAG
 from lab.guests.console import PROBE_PASSED, Console
-from lab.guests.hardware import hardware
 from lab.guests.spec import Accelerator, BootImage, Programs
 from lab.matrix import Guest
 from lab.steps import note, step
@@ -48,7 +48,7 @@ def accelerator(guest: Guest, image: BootImage, emulator: Programs, *, again: bo
     the answer.
     """
     host = platform.machine()
-    if guest.architecture != host:
+    if ARCHITECTURES[guest.architecture].boots_as != host:
         return Accelerator("tcg", f"a {guest.architecture} guest on a {host} host is emulated")
     if not _DEVICE.exists():
         return Accelerator(
@@ -70,7 +70,7 @@ def accelerator(guest: Guest, image: BootImage, emulator: Programs, *, again: bo
 
 
 def _key(guest: Guest, image: BootImage, emulator: Programs) -> str:
-    machine = hardware(guest.architecture, guest.page_size)
+    machine = ARCHITECTURES[guest.architecture].hardware
     parts = (
         emulator.key,
         str(image.kernel.resolve()),
@@ -98,12 +98,12 @@ def _recall(file: Path) -> _Remembered | None:
 
 
 def _probe(guest: Guest, image: BootImage, emulator: Programs) -> _Remembered:
-    machine = hardware(guest.architecture, guest.page_size)
+    machine = ARCHITECTURES[guest.architecture].hardware
     with tempfile.TemporaryDirectory(prefix="faultlab-probe-") as name:
         console, messages = Console(Path(name) / "console.log"), Path(name) / "qemu.log"
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *emulator.command(machine.program)]
         argv += command.base_command(machine, Accelerator("kvm", "probe"), _PROBE_MEMORY_MIB, 1)
-        argv += command.kernel_options(image.kernel, image.initrd, command.kernel_words(machine, PROBE_FLAG))
+        argv += command.kernel_options(image.kernel, image.initrd, command.kernel_words(guest, PROBE_FLAG))
         argv += command.console_options(console.file)
         began = time.monotonic()
         with messages.open("wb") as log:

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.guests.hardware import Hardware, hardware
+from lab.architectures import ARCHITECTURES, Hardware
 from lab.guests.spec import Accelerator, Spec
+from lab.matrix import Guest
 
 SNAPSHOT = "ready"
 """The name of the saved state inside a template."""
@@ -56,9 +57,12 @@ def kernel_options(kernel: Path, initrd: Path, words: list[str]) -> list[str]:
     return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", " ".join(words)]
 
 
-def kernel_words(emulated: Hardware, append: str = "") -> list[str]:
+def kernel_words(guest: Guest, append: str = "") -> list[str]:
     """The kernel's command line; a panic resets the machine at once, which -no-reboot turns into its end."""
-    return ["root=/dev/vda", "rw", f"console={emulated.console}", "panic=-1", "quiet", *append.split()]
+    known = ARCHITECTURES[guest.architecture]
+    personality = [f"faultlab.personality={known.personality}"] if known.personality else []
+    words = ["root=/dev/vda", "rw", f"console={known.hardware.console}", "panic=-1", "quiet"]
+    return [*words, *personality, *append.split()]
 
 
 def _disk(name: str, node: dict[str, object], bus: str, serial: str = "") -> list[str]:
@@ -82,11 +86,11 @@ def guest_command(spec: Spec, files: RunFiles, token: str) -> list[str]:
     is the serial number of the root disk: the guest asks the device for it at each reading, so that a
     restored one gives the new one.
     """
-    emulated = hardware(spec.guest.architecture, spec.guest.page_size)
+    emulated = ARCHITECTURES[spec.guest.architecture].hardware
     argv = spec.emulator.command(emulated.program)
     argv += ["-name", f"faultlab-{spec.guest.name}"]
     argv += base_command(emulated, spec.accelerator, spec.guest.memory_mib, spec.guest.cpus)
-    argv += kernel_options(spec.image.kernel, spec.image.initrd, kernel_words(emulated, spec.append))
+    argv += kernel_options(spec.image.kernel, spec.image.initrd, kernel_words(spec.guest, spec.append))
     argv += console_options(files.console)
     argv += [
         "-chardev",

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab import paths
+from lab.architectures import ARCHITECTURES
 from lab.errors import BootFailed, GuestDied, MissingTool, PortTaken, WrongGuest
 from lab.guests import command, console, disk, identity, monitor, processes, state
 from lab.guests.command import RunFiles, guest_command
-from lab.guests.hardware import hardware
 from lab.guests.machine import Machine
 from lab.guests.spec import Spec
 from lab.guests.state import State
@@ -48,7 +48,7 @@ _RESEED = (
 def state_key(spec: Spec) -> str:
     """A hash (32 hexadecimal digits) of what a saved state depends on, beside what was done in the guest."""
     guest = spec.guest
-    emulated = hardware(guest.architecture, guest.page_size)
+    emulated = ARCHITECTURES[guest.architecture].hardware
     parts = [spec.image.key, spec.emulator.key, spec.accelerator.name, emulated, guest.name, spec.append]
     parts += [guest.memory_mib, guest.cpus, identity.keys().fingerprint()]
     # A state fits only the devices it was saved with, and those are what that module lists.
@@ -239,7 +239,7 @@ def _verify(spec: Spec, machine: Machine, remote: Remote) -> None:
     script = "cat /sys/block/vda/serial"
     if spec.template:
         script += f" && date -u -s @{time.time():.0f} >/dev/null"
-        if not hardware(spec.guest.architecture, spec.guest.page_size).generation_id:
+        if not ARCHITECTURES[spec.guest.architecture].hardware.generation_id:
             seed = secrets.token_hex(32)
             script += f" && printf %s {seed} | python3 -I -S -c {shlex.quote(_RESEED)}"
     found = remote.succeed(script).strip()

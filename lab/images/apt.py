@@ -17,20 +17,21 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lab import paths
+from lab.architectures import ARCHITECTURES
 from lab.errors import BuildFailed, DiskFull, FetchFailed, MissingTool, NoMirror
 from lab.images.lock import Package
 from lab.process import ENGLISH, captured
 from lab.steps import step
+from lab.suites import SUITES
 
 MIRROR_VARIABLE = "FAULTLAB_MIRROR"
 _MIRROR_LIST = "mirror+file:"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def debian_architecture(architecture: str) -> str:
     """Debian's name of an architecture, e.g. amd64 for x86_64."""
-    return DEBIAN_ARCHITECTURES[architecture]
+    return ARCHITECTURES[architecture].debian
 
 
 def host_architecture() -> str:
@@ -139,8 +140,12 @@ class PrivateApt:
         debian = debian_architecture(self.architecture)
         lines = []
         for suite in suites:
-            lines.append(f"deb [arch={debian} signed-by={KEYRING}] {address} {suite} main")
-            lines.append(f"deb-src [signed-by={KEYRING}] {address} {suite} main")
+            # A suite that still changes has indexes that expire; a mirror's snapshot of it is older, and as
+            # well signed.
+            expiry = "" if suite not in SUITES or SUITES[suite].is_released else " check-valid-until=no"
+            options = f"signed-by={KEYRING}{expiry}"
+            lines.append(f"deb [arch={debian} {options}] {address} {suite} main")
+            lines.append(f"deb-src [{options}] {address} {suite} main")
         (self.root / "etc/sources.list").write_text("\n".join(lines) + "\n")
         (self.root / "apt.conf").write_text(
             _acquire_settings()

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import paths
+from lab.architectures import ARCHITECTURES
 from lab.build import elf
 from lab.errors import BuildFailed
 from lab.images import fetch
 from lab.images.fetch import PackageSet
 from lab.images.store import Store, key_of
-from lab.images.tools import LOADERS, TOOLS_SUITE, TRIPLETS
+from lab.images.tools import TOOLS_SUITE
 from lab.images.unpack import unpack
 from lab.steps import step
 
@@ -51,7 +52,7 @@ class Crosscheck:
         Only the tool runs with these libraries: neither the environment nor the command it measures knows.
         """
         root = folder or self.folder
-        loader = Path(LOADERS[self.architecture]).name
+        loader = Path(ARCHITECTURES[self.architecture].loader).name
         return [f"{root}/lib/{loader}", "--library-path", f"{root}/lib", f"{root}/bin/{program}"]
 
 
@@ -83,8 +84,8 @@ def _build(folder: Path, chosen: PackageSet, architecture: str) -> None:
     files = fetch.fetch(chosen.packages)
     unpack(files.values(), tree, paths.cache() / "logs" / f"{RECIPE}-{architecture}.log", with_set_id=False)
     programs = [tree / "usr/bin" / name for name in PROGRAMS]
-    libraries = needed_by(programs, tree / "usr/lib" / TRIPLETS[architecture])
-    loader = tree / LOADERS[architecture]
+    libraries = needed_by(programs, tree / "usr/lib" / ARCHITECTURES[architecture].multiarch)
+    loader = Path(f"{tree}{ARCHITECTURES[architecture].loader}")
     for place, found in (
         ("bin", {program.name: program for program in programs}),
         ("lib", {**libraries, loader.name: loader}),

@@ -43,6 +43,11 @@ class PackageSet:
         """Package name to SHA-256: what decides the contents of anything built from this set."""
         return {package.name: package.sha256 for package in self.packages}
 
+    @property
+    def suite(self) -> str:
+        """The suite it is of."""
+        return self.name.split("/")[1]
+
     def version(self, name: str) -> str:
         """The version of one package of the set."""
         return next(package.version for package in self.packages if package.name == name)

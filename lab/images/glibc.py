@@ -11,6 +11,7 @@ from lab.images.fetch import PackageSet
 from lab.images.unpack import unpack
 from lab.process import run
 from lab.steps import step
+from lab.suites import SUITES
 
 ROOTFS = paths.RECIPES / "glibc" / "rootfs"
 
@@ -34,15 +35,16 @@ def _users(tree: Path) -> None:
         passwd.write(_SSHD_USER)
 
 
-def compile_python(tree: Path, library: str, log: Path) -> None:
-    """Byte-compile a Python 3.13 library in a tree, so that no guest does it at each first import."""
+def compile_python(tree: Path, suite: str, log: Path) -> None:
+    """Byte-compile the Python library in a tree, so that no guest does it at each first import."""
+    library = tree / f"usr/lib/python{SUITES[suite].python}"
     with step("Byte-compile the Python library"):
         run(
             [
-                *tools.utilities().command("python3.13"),
+                *tools.python(suite),
                 *("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
                 # -e: sitecustomize.py is a link to /etc, which would lead to the host's own file.
-                *("-e", tree.resolve(), "-s", tree, "-p", "/", tree / library),
+                *("-e", tree.resolve(), "-s", tree, "-p", "/", library),
             ],
             what="compileall",
             log=log,
@@ -61,6 +63,6 @@ def build(folder: Path, chosen: PackageSet) -> None:
     _users(tree)
     (tree / "usr/bin/awk").symlink_to("mawk")
     disk.overlay(ROOTFS, tree)
-    compile_python(tree, "usr/lib/python3.13", log)
+    compile_python(tree, chosen.suite, log)
     disk.write_disk(tree, folder / "disk.img", log)
     shutil.rmtree(tree)

@@ -1,4 +1,4 @@
-"""The kernel that all guests of one architecture and suite boot, with an initrd of the modules they need."""
+"""The kernel that guests of one architecture and page size boot, with an initrd of the modules they need."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import paths
+from lab.architectures import ARCHITECTURES
 from lab.errors import BuildFailed
 from lab.images import cpio, fetch, tools
 from lab.images.fetch import PackageSet
+from lab.images.recipe import kernel_recipe
 from lab.images.store import Store, digest, key_of
 from lab.images.unpack import unpack
 from lab.process import run
 from lab.steps import step
 
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "crc32c_generic")
-"""What a guest needs to reach its root and its network. ext4 asks for crc32c at run time, so no dependency
-names it.
+_CRC32C = "crc32c_generic"
+"""ext4 asks for crc32c at run time, so no dependency names it. Later kernels have it in a library of their
+own, and no such module.
 """
 
 INIT = paths.RECIPES / "initrd" / "init"
+
+
+def modules(bus: str) -> tuple[str, ...]:
+    """What a guest needs to reach its root and its network; ``bus`` is that of its virtio devices."""
+    return (f"virtio_{bus}", "virtio_blk", "virtio_net", "virtio_rng", "ext4", _CRC32C)
 
 
 @dataclass(frozen=True)
@@ -35,13 +42,16 @@ class Kernel:
     deviations: tuple[str, ...]
 
 
-def _module_order(tree: Path, release: str, log: Path) -> list[Path]:
+def _module_order(tree: Path, release: str, wanted: tuple[str, ...], log: Path) -> list[Path]:
     """The modules to load, each after those it depends on, as modprobe would without a configuration."""
     utilities = tools.utilities()
     run([*utilities.command("depmod"), "-b", tree, release], what="depmod", log=log)
     listing = log.with_suffix(".order")
     order: dict[Path, None] = {}
-    for module in MODULES:
+    files = tree / "lib/modules" / release
+    for module in wanted:
+        if module == _CRC32C and not _has(files, module):
+            continue
         options = ["-C", "/dev/null", "-d", str(tree), "-S", release, "--show-depends", module]
         run([*utilities.command("modprobe"), *options], what=f"modprobe {module}", log=log, stdout=listing)
         for line in listing.read_text().splitlines():
@@ -52,14 +62,20 @@ def _module_order(tree: Path, release: str, log: Path) -> list[Path]:
     return list(order)
 
 
+def _has(files: Path, module: str) -> bool:
+    """Whether a kernel has a module, built in or not."""
+    listed = (files / name for name in ("modules.dep", "modules.builtin"))
+    return any(f"/{module}.ko" in listing.read_text() for listing in listed)
+
+
 def _content(module: Path) -> bytes:
     content = module.read_bytes()
     return lzma.decompress(content) if module.suffix == ".xz" else content
 
 
-def _build(folder: Path, chosen: PackageSet, architecture: str) -> None:
-    log = paths.cache() / "logs" / f"kernel-{architecture}.log"
-    with step(f"Make the {architecture} kernel and its initrd"):
+def _build(folder: Path, chosen: PackageSet, bus: str) -> None:
+    log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
+    with step(f"Make {chosen.name} and its initrd"):
         tree = folder / "tree"
         tree.mkdir()
         unpack(fetch.fetch(chosen.packages).values(), tree, log)
@@ -70,7 +86,7 @@ def _build(folder: Path, chosen: PackageSet, architecture: str) -> None:
         busybox = (tree / "usr/bin/busybox").read_bytes()
         files = {"init": (0o755, INIT.read_bytes()), "bin/busybox": (0o755, busybox)}
         names = []
-        for module in _module_order(tree, release, log):
+        for module in _module_order(tree, release, modules(bus), log):
             name = module.name.removesuffix(".xz")
             files[f"modules/{name}"] = (0o644, _content(module))
             names.append(name)
@@ -81,14 +97,18 @@ def _build(folder: Path, chosen: PackageSet, architecture: str) -> None:
         shutil.rmtree(tree)
 
 
-def kernel(architecture: str, suite: str) -> Kernel:
-    """The kernel for guests of one architecture and Debian suite; built at the first call."""
-    recipe = f"kernel-{architecture}"
+def kernel(architecture: str, suite: str, page_size: int) -> Kernel:
+    """The kernel of a Debian suite for guests of one architecture and page size (bytes); built at the first
+    call.
+    """
+    known = ARCHITECTURES[architecture]
+    bus, architecture = known.hardware.bus, known.boots_as
+    recipe = kernel_recipe(architecture, page_size)
     store = Store()
 
     def use(chosen: PackageSet) -> Path:
-        parts = {"packages": chosen.hashes(), "init": digest(INIT), "modules": MODULES, "format": 1}
-        return store.ensure("kernel", key_of(parts), lambda folder: _build(folder, chosen, architecture))
+        parts = {"packages": chosen.hashes(), "init": digest(INIT), "modules": modules(bus), "format": 1}
+        return store.ensure("kernel", key_of(parts), lambda folder: _build(folder, chosen, bus))
 
     root = fetch.building(recipe, suite, architecture, use)
     deviations = fetch.locked_set(recipe, suite, architecture).deviations

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from lab import paths
+from lab.architectures import by_debian_name
 from lab.errors import BuildFailed
 from lab.images import disk, fetch, musl, musl_libc, tools
-from lab.images.apt import DEBIAN_ARCHITECTURES
 from lab.images.fetch import PackageSet
 from lab.images.musl import toolchain
 from lab.images.store import Store, key_of, tree_digest
@@ -55,7 +55,7 @@ def _userland_inputs(architecture: str) -> dict[str, str]:
 
 def _architecture(chosen: PackageSet) -> str:
     debian = chosen.name.rsplit("/", 1)[-1]
-    return next(name for name, other in DEBIAN_ARCHITECTURES.items() if other == debian)
+    return by_debian_name(debian).name
 
 
 def _userland(chosen: PackageSet) -> Path:

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+from lab.architectures import ARCHITECTURES, HOSTS
 from lab.images import fetch, lock
-from lab.images.apt import DEBIAN_ARCHITECTURES
+from lab.images.recipe import kernel_recipe
 from lab.images.tools import TOOLS_SUITE
-from lab.matrix import Matrix
+from lab.matrix import Guest, Matrix
 from lab.steps import step
+from lab.suites import KERNELS, SUITES
 
 
 def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
     """Every (recipe, suite, architecture) that the lab may build: hosts need tools, guests images and
     programs.
     """
+    emulators = {architecture.hardware.package for architecture in ARCHITECTURES.values()}
     hosts = [
         (recipe, TOOLS_SUITE, host)
-        for host in DEBIAN_ARCHITECTURES
-        for recipe in ("tools", "crosscheck", *(f"emulator-{guest}" for guest in DEBIAN_ARCHITECTURES))
+        for host in HOSTS
+        for recipe in ("tools", "crosscheck", *sorted(emulators))
     ]
-    guests = [
-        (recipe, guest.suite, guest.architecture)
-        for guest in matrix.guests
-        for recipe in (guest.libc, f"kernel-{guest.architecture}", "sysroot")
-    ]
+    # The tools have trixie's.
+    hosts += [("python", suite, host) for host in HOSTS for suite in SUITES if suite != TOOLS_SUITE]
+    guests = [each for guest in matrix.guests if guest.provider == "qemu" for each in _of_guest(guest)]
     return list(dict.fromkeys(hosts + guests))
 
 
-def relock(matrix: Matrix) -> list[str]:
-    """Renew the lock file; returns one line for each package that changed."""
+def _of_guest(guest: Guest) -> list[tuple[str, str, str]]:
+    boots = ARCHITECTURES[guest.architecture].boots_as
+    return [
+        (guest.libc, guest.suite, guest.architecture),
+        ("sysroot", guest.suite, guest.architecture),
+        (kernel_recipe(boots, guest.page_size), KERNELS[guest.kernel], boots),
+    ]
+
+
+def relock(matrix: Matrix, *, only_new: bool = False) -> list[str]:
+    """Renew the lock file; returns one line for each package that changed.
+
+    ``only_new`` keeps every set that is locked already: what a new guest needs is added, and no image that
+    there is has to be built again.
+    """
     before = lock.read()
     after: lock.Sets = {}
     for recipe, suite, architecture in wanted(matrix):
         name = fetch.set_name(recipe, suite, architecture)
+        if only_new and name in before:
+            after[name] = before[name]
+            continue
         with step(f"Lock {name}"):
             after[name] = fetch.resolve_now(recipe, suite, architecture)
     lock.write(after)

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import paths
+from lab.architectures import ARCHITECTURES, HOSTS
 from lab.errors import MissingTool
 from lab.images import fetch
-from lab.images.apt import DEBIAN_ARCHITECTURES, host_architecture
+from lab.images.apt import host_architecture
 from lab.images.fetch import PackageSet
 from lab.images.store import Store, key_of
 from lab.images.unpack import unpack
 from lab.steps import step
+from lab.suites import SUITES
 
 TOOLS_SUITE = "trixie"
-LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarch64.so.1"}
-TRIPLETS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 _FORMAT = 3
 """Raised when the way the directory is laid out changes."""
 
@@ -42,40 +42,38 @@ class Tools:
                 break
         else:
             raise MissingTool(f"no {program}", where=str(self.root))
-        host = host_architecture()
-        libraries = self.root / "usr/lib" / TRIPLETS[host]
+        host = ARCHITECTURES[host_architecture()]
+        libraries = self.root / "usr/lib" / host.multiarch
         folders = [
             libraries,
             *(p for p in sorted(libraries.iterdir()) if p.is_dir() and any(p.glob("lib*.so*"))),
         ]
-        argv = [str(self.root / LOADERS[host]), "--library-path", ":".join(map(str, folders)), str(path)]
+        argv = [f"{self.root}{host.loader}", "--library-path", ":".join(map(str, folders)), str(path)]
         if program.startswith("qemu-system-"):
             for share in ("usr/share/qemu", "usr/share/seabios"):
                 argv += ["-L", str(self.root / share)]
         return argv
 
 
-def _ensure(recipe: str) -> Tools:
+def _ensure(recipe: str, suite: str = TOOLS_SUITE) -> Tools:
     host = host_architecture()
-    if host not in DEBIAN_ARCHITECTURES:
-        raise MissingTool(
-            f"no tools for a {host} host", where="images", hint=f"hosts: {', '.join(DEBIAN_ARCHITECTURES)}"
-        )
+    if host not in HOSTS:
+        raise MissingTool(f"no tools for a {host} host", where="images", hint=f"hosts: {', '.join(HOSTS)}")
     store = Store()
 
     def use(chosen: PackageSet) -> Path:
         key = key_of({"packages": chosen.hashes(), "format": _FORMAT})
 
         def build(folder: Path) -> None:
-            with step(f"Make the tool directory {recipe} (Debian {TOOLS_SUITE})"):
+            with step(f"Make the tool directory {recipe} (Debian {suite})"):
                 files = fetch.fetch(chosen.packages)
                 # passwd and its like come along as dependencies; nobody shall run them as root from here.
                 unpack(files.values(), folder, paths.cache() / "logs" / f"{recipe}.log", with_set_id=False)
 
         return store.ensure("tools", key, build)
 
-    root = fetch.building(recipe, TOOLS_SUITE, host, use)
-    chosen = fetch.locked_set(recipe, TOOLS_SUITE, host)
+    root = fetch.building(recipe, suite, host, use)
+    chosen = fetch.locked_set(recipe, suite, host)
     versions = {package.name: package.version for package in chosen.packages}
     return Tools(root, root.name, versions)
 
@@ -87,4 +85,10 @@ def utilities() -> Tools:
 
 def emulator(architecture: str) -> Tools:
     """QEMU's system emulator for guests of one architecture; fetched and unpacked at the first call."""
-    return _ensure(f"emulator-{architecture}")
+    return _ensure(ARCHITECTURES[architecture].hardware.package)
+
+
+def python(suite: str) -> list[str]:
+    """The argv that starts the Python of a suite on the host: byte code is of one version of Python only."""
+    program = f"python{SUITES[suite].python}"
+    return (utilities() if suite == TOOLS_SUITE else _ensure("python", suite)).command(program)

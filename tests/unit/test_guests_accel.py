@@ -44,7 +44,9 @@ class Emulator:
 
 
 def guest(architecture: str = HOST) -> Guest:
-    return Guest("g", "glibc", "2.41", architecture, 4096, "trixie", "qemu", 512, 2, None, None, None, "root")
+    return Guest(
+        "g", "glibc", "2.41", architecture, 4096, "trixie", "6.12", "qemu", 512, 2, None, None, None, "root"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import MissingTool
 from lab.guests.command import RunFiles, console_options, guest_command
-from lab.guests.hardware import hardware
 from lab.guests.spec import Accelerator, Spec
 from lab.matrix import Guest
 
@@ -41,6 +39,7 @@ def spec(architecture: str = "x86_64", page_size: int = 4096) -> Spec:
         architecture=architecture,
         page_size=page_size,
         suite="trixie",
+        kernel="6.12",
         provider="qemu",
         memory_mib=384,
         cpus=3,
@@ -124,13 +123,18 @@ def test_commas_in_a_path_do_not_end_it() -> None:
     assert options[1] == "file,id=console,path=/a,,b/console,append=on"
 
 
-def test_pages_of_16_kib_need_a_processor_that_has_them() -> None:
-    assert hardware("aarch64", 4096).cpu == "cortex-a57"
-    assert hardware("aarch64", 16384).cpu == "neoverse-n1"
+def test_a_machine_without_pci_has_devices_of_its_own_bus() -> None:
+    devices = values(guest_command(spec("s390x"), FILES, TOKEN), "-device")
+    assert devices == [
+        f"virtio-blk-ccw,drive=root,serial={TOKEN}",
+        "virtio-blk-ccw,drive=identity",
+        "virtio-net-ccw,netdev=network",
+        "virtio-rng-ccw,rng=random",
+    ]
 
 
-def test_an_unknown_machine_is_named_with_what_there_is() -> None:
-    with pytest.raises(
-        MissingTool, match="no emulated machine for x86_64 with pages of 16384 bytes; there are: x86"
-    ):
-        hardware("x86_64", 16384)
+def test_a_32_bit_userland_is_told_to_see_a_32_bit_machine() -> None:
+    argv = guest_command(spec("i686"), FILES, TOKEN)
+    assert values(argv, "-append") == [
+        "root=/dev/vda rw console=ttyS0 panic=-1 quiet faultlab.personality=linux32"
+    ]

@@ -137,7 +137,9 @@ def test_openssh_splits_at_spaces_and_expands_percent_signs() -> None:
 
 
 def declared(host: str | None, port: int | None) -> Guest:
-    return Guest("board", "glibc", "2.41", "aarch64", 4096, "trixie", "ssh", 512, 2, None, host, port, "me")
+    return Guest(
+        "board", "glibc", "2.41", "aarch64", 4096, "trixie", "6.12", "ssh", 512, 2, None, host, port, "me"
+    )
 
 
 def test_a_machine_that_is_already_there() -> None:

@@ -1,0 +1,39 @@
+"""The Debian suites that images are built from, and which versions each of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One release of Debian: the versions of both libcs, of its kernel, and of Python.
+
+    ``is_released`` is false for one that still changes; its indexes expire while a mirror's snapshot is kept.
+    """
+
+    name: str
+    glibc: str
+    musl: str
+    kernel: str
+    python: str
+    is_released: bool = True
+
+    def libc_version(self, libc: str) -> str:
+        """The version of ``glibc`` or ``musl``."""
+        return self.glibc if libc == "glibc" else self.musl
+
+
+_ALL = (
+    Suite("bullseye", glibc="2.31", musl="1.2.2", kernel="5.10", python="3.9"),
+    Suite("bookworm", glibc="2.36", musl="1.2.3", kernel="6.1", python="3.11"),
+    Suite("trixie", glibc="2.41", musl="1.2.5", kernel="6.12", python="3.13"),
+    Suite("forky", glibc="2.43", musl="1.2.6", kernel="7.2", python="3.14", is_released=False),
+)
+
+SUITES: Mapping[str, Suite] = {each.name: each for each in _ALL}
+"""Every suite by name, the oldest first."""
+
+KERNELS: Mapping[str, str] = {each.kernel: each.name for each in _ALL}
+"""The kernel series there are, and the suite each is taken from."""
