@@ -12,7 +12,7 @@ REPEAT ?=
 TIMEOUT :=
 FROM := .
 
-.PHONY: help lab test test-host test-guests lint doctor up down shell selftest report results payload lock bench clean environment environment-dev
+.PHONY: help lab test test-host test-guests lint doctor up down shell selftest report results payload lock bench prune clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,9 @@ lock: environment ## Renew the lock of package versions from the mirror.
 
 bench: environment ## Print the numbers of the benchmark: start, warm run, cost of a reading and of a record.
 	@$(LAB) bench --guests "$(GUESTS)" $(ARGS)
+
+prune: environment ## Remove what the cache holds and nobody used for long (DAYS=14, or SIZE=5G to be left).
+	@$(LAB) prune $(if $(DAYS),--days $(DAYS)) $(if $(SIZE),--size $(SIZE))
 
 clean: ## Remove the virtual environment, results and the cache.
 	@if [ -x $(PYTHON) ]; then $(LAB) clean; fi

@@ -100,6 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench = add("bench", "print the benchmark's numbers", guests=True)
     bench.add_argument("--fresh", action="store_true", help="measure a run from nothing, too (minutes)")
+    prune = add("prune", "remove what the cache holds and nobody has used for long")
+    prune.add_argument(
+        "--days", type=_positive, metavar="N", help="what was not used for so long (14, without --size)"
+    )
+    prune.add_argument(
+        "--size", metavar="SIZE", help="and the least recently used, until so much is left (5G)"
+    )
     add("clean", "remove the results and the cache")
     return parser
 

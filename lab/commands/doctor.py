@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Callable
 
 from rich.console import Console
@@ -20,7 +21,9 @@ from lab.errors import LabError
 from lab.exclusive import exclusive
 from lab.guests import qemu
 from lab.guests.accel import accelerator
-from lab.images import apt, image_for, lock, tools
+from lab.images import apt, image_for, lock, pruning, tools
+from lab.images.pruning import gib
+from lab.images.store import Store
 from lab.results import store
 
 WANTED_GIB = 6
@@ -39,6 +42,22 @@ def _space() -> str:
     if free < WANTED_GIB:
         raise LabError(f"{free:.1f} GiB free", where=str(folder), hint=f"a first run wants {WANTED_GIB}")
     return f"{folder}, {free:.0f} GiB free"
+
+
+def _disk_use() -> str:
+    """What the cache and the results take, the largest kinds of the store by name."""
+    kinds = Counter[str]()
+    for entry in pruning.entries(Store()):
+        kinds[entry.kind] += entry.size
+    folders = {
+        "store": paths.cache() / "store",
+        "downloads": paths.cache() / "downloads",
+        "compilers": paths.cache() / "zig",
+        "results": paths.RESULTS,
+    }
+    parts = [f"{name} {gib(pruning.size_of(folder))}" for name, folder in folders.items() if folder.exists()]
+    most = ", ".join(f"{kind} {gib(size)}" for kind, size in kinds.most_common(3))
+    return (", ".join(parts) or "nothing yet") + (f"; of the store {most}" if most else "")
 
 
 def _mirror() -> str:
@@ -95,6 +114,7 @@ def _results() -> str:
 _CHECKS: dict[str, Callable[[], str]] = {
     "this machine": _host,
     "cache": _space,
+    "disk use": _disk_use,
     "Debian mirror": _mirror,
     "lock": _locked,
     "Python packages": _versions,

@@ -8,9 +8,11 @@ full hash is taken as unaltered, any other is hashed again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -97,6 +99,9 @@ class Store:
                 where=str(entry),
                 hint=f"moved to {aside}; run again to rebuild it",
             )
+        # The time of its last use: what is pruned is what was not used for longest.
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self._seen_file(entry))
         return entry
 
     def ensure(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
@@ -110,9 +115,7 @@ class Store:
         entry = self.path(kind, key)
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            locks = self.root / ".locks"
-            locks.mkdir(exist_ok=True)
-            with turn(locks / f"{kind}-{key}.lock"):
+            with self.locked(kind, key):
                 # Somebody else may have built it meanwhile.
                 return self.find(kind, key) or self._build(entry, build)
         except OSError as error:
@@ -123,6 +126,12 @@ class Store:
                     hint=f"free some, or set {paths.CACHE_VARIABLE}",
                 ) from error
             raise
+
+    def locked(self, kind: str, key: str) -> contextlib.AbstractContextManager[None]:
+        """Hold an entry alone: nobody builds it meanwhile."""
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return turn(locks / f"{kind}-{key}.lock")
 
     def _build(self, entry: Path, build: Callable[[Path], None]) -> Path:
         """Build one entry, with its lock held."""
@@ -141,6 +150,19 @@ class Store:
             raise
         self._remember(entry, files)
         return entry
+
+    def last_used(self, entry: Path) -> float:
+        """When an entry was last found or built, in seconds since 1970."""
+        seen = self._seen_file(entry)
+        return (seen if seen.exists() else entry).stat().st_mtime
+
+    def remove(self, entry: Path) -> None:
+        """Take an entry away: it is gone at once, its files a moment later."""
+        with self.locked(entry.parent.name, entry.name):
+            aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
+            entry.rename(aside / entry.name)
+            self._seen_file(entry).unlink(missing_ok=True)
+            shutil.rmtree(aside)
 
     def _seen_file(self, entry: Path) -> Path:
         return entry.parent / f"{entry.name}.seen.json"

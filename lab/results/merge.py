@@ -146,6 +146,10 @@ def _runs(result: Result, folder: Path) -> tuple[GuestRun, ...]:
     """The runs of a result that is whole: finished, with every guest and transcript it speaks of."""
     if not folder.is_dir():
         raise NoResult("is no folder", where=str(folder), hint="name folders such as results/latest")
+    if result.is_program:
+        raise NoResult(
+            "holds what a program of yours did, no result of the lab's own experiments", where=str(folder)
+        )
     runs = result.runs()
     try:
         compared = msgspec.json.decode(result.comparison.read_bytes(), type=_Compared)

@@ -154,6 +154,11 @@ def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path) -> None:
     assert isinstance(refused(Result(tmp_path / "empty")), NoResult)
 
 
+def test_what_a_program_did_is_no_result_to_join(tmp_path: Path) -> None:
+    (tmp_path / "a" / "programs").mkdir(parents=True)
+    assert "holds what a program of yours did" in str(refused(Result(tmp_path / "a")))
+
+
 def test_an_unfinished_result_is_refused(tmp_path: Path) -> None:
     error = refused(written(tmp_path / "a", [guest(GLIBC)], finished=False))
     assert isinstance(error, BadDocument)
