@@ -13,7 +13,8 @@ from lab.images.store import Store
 DAY = 24 * 60 * 60.0
 """Seconds."""
 
-_KEY = re.compile(r"[0-9a-f]{32}")
+_LEFTOVER = re.compile(r"\..+|.+\.damaged-.+")
+"""Folders that the store itself gave names: under work, or moved aside. Nothing else is taken for one."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,17 @@ class Entry:
 
 def entries(store: Store) -> list[Entry]:
     """All whole entries, the least recently used first."""
-    found = [Entry(path, size_of(path), store.last_used(path)) for path in _folders(store) if _whole(path)]
+    found = [
+        Entry(path, size_of(path), store.last_used(path))
+        for path in _folders(store)
+        if not _is_leftover(path)
+    ]
     return sorted(found, key=lambda entry: (entry.used, entry.path))
 
 
 def leftovers(store: Store) -> list[Path]:
     """What was moved aside because it was damaged, and what killed builds left."""
-    return sorted(path for path in _folders(store) if not _whole(path))
+    return sorted(path for path in _folders(store) if _is_leftover(path))
 
 
 def chosen(
@@ -104,8 +109,8 @@ def _folders(store: Store) -> Iterator[Path]:
             yield from (path for path in sorted(kind.iterdir()) if path.is_dir())
 
 
-def _whole(path: Path) -> bool:
-    return _KEY.fullmatch(path.name) is not None
+def _is_leftover(path: Path) -> bool:
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def _paths_of(process: int) -> Iterator[str]:

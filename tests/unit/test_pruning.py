@@ -150,6 +150,13 @@ def test_what_was_damaged_goes_always(store: Store, capsys: pytest.CaptureFixtur
     assert "left by damaged or unfinished builds: 1" in capsys.readouterr().out
 
 
+def test_keys_of_every_length_are_entries(store: Store) -> None:
+    """A provisioned state has a key of 64 digits."""
+    store.ensure("provisioned", "5f" * 32, lambda folder: fill(folder, 1))
+    assert keys(store) == ["5f" * 32]
+    assert pruning.leftovers(store) == []
+
+
 def test_an_entry_that_was_pruned_is_built_again(store: Store) -> None:
     entry = built(store, 1, days_ago=90)
     cli.main(["prune"])
