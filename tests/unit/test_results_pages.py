@@ -77,6 +77,17 @@ def test_memory_that_the_kernel_joined_with_its_neighbour_is_the_same_memory() -
     assert changes(made(before + after)) == [(0, 1, "-", "a")]
 
 
+def test_a_label_of_anonymous_memory_does_not_make_it_another() -> None:
+    before, after = state("0", "2a2."), state("1", "3a.", path="[anon:arena]")
+    assert changes(made([before, after])) == [(2, 1, ".", "a")]
+
+
+def test_pages_of_two_mappings_that_changed_alike_are_one_change() -> None:
+    # The kernel keeps them apart although they lie side by side and came together.
+    halves = [state("1", "4a", pages_=4), state("1", "4a", first=4, pages_=4)]
+    assert changes(made([state("0", "8."), *halves])) == [(0, 8, ".", "a")]
+
+
 def test_another_file_at_an_address_has_no_page_of_the_first() -> None:
     assert changes(made([state("0", "2f", path="/a"), state("1", "2f", path="/b")])) == [(0, 2, "-", "f")]
 
