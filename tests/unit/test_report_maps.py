@@ -171,6 +171,20 @@ def test_the_column_has_the_buffer_its_neighbours_and_the_gaps() -> None:
     assert not any(each.rise for row in rows if not row.is_buffer for each in row.amounts)
 
 
+def test_the_buffer_is_a_row_of_its_own_where_the_kernel_joined_it_with_its_neighbour() -> None:
+    found = pages_of(0)
+    assert any(each.start < found.buffer.stop * PAGE < each.end for each in found.maps.mappings)
+    (one,) = [each for each in addressspace._objects(found) if each.is_buffer]
+    assert (one.sizes, one.resident) == ((0, 257, 257, 257), (0, 1, 257, 257))
+    (row,) = [row for row in addressspace.rows(found, []) if row.is_buffer]
+    assert [(each.size, each.resident, each.rise) for each in row.amounts] == [
+        ("", "0", ""),
+        ("1.0 MiB", "4 KiB", "+4 KiB"),
+        ("1.0 MiB", "1.0 MiB", "+1.0 MiB"),
+        ("1.0 MiB", "1.0 MiB", ""),
+    ]
+
+
 def test_the_column_has_every_page_once() -> None:
     found = pages_of(0)
     everything = addressspace._kept(list(addressspace._objects(found)), set())
