@@ -78,6 +78,12 @@ def test_the_maps_and_the_look_from_inside_see_the_same_pages(measured: GuestRun
     assert {page for page in found.buffer if found.mark(malloc, page) in pages.THERE} == from_inside
 
 
+def test_the_map_behind_malloc_costs_no_fault(measured: GuestRun) -> None:
+    # It lies between two readings of its own, outside every phase.
+    details = experiment_of(measured).details
+    assert (details.look_rise_minor, details.look_rise_major) == (0, 0)
+
+
 def test_taking_maps_changes_no_count(measured: GuestRun, remote: Remote) -> None:
     # A process of its own, without maps and without a ledger: the same counts to the last fault.
     plain = json.loads(remote.succeed("python3 -m faultprobe run --no-ledger --json -"))
