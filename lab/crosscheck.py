@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lab.images.crosscheck import ARCHIVE, Crosscheck
 from lab.remote import Remote
@@ -12,6 +13,18 @@ from lab.steps import step
 
 FOLDER = "/tmp/faultlab-crosscheck"
 """Where the tools are in a guest: in memory, so that reading them is never a major fault."""
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """The tools in a guest, in a folder that goes when they are no longer wanted."""
+
+    tools: Crosscheck
+    folder: str
+
+    def tool(self, program: str) -> list[str]:
+        """The argv that starts a program there."""
+        return self.tools.command(program, self.folder)
 
 
 @contextlib.contextmanager
@@ -23,7 +36,7 @@ def installed(tools: Crosscheck, remote: Remote) -> Iterator[str]:
     folder = shlex.quote(FOLDER)
     remote.succeed(f"rm -rf {folder} && mkdir {folder}")
     try:
-        with step(f"Copy perf and time to {remote.name}"):
+        with step(f"Copy perf, pmap and time to {remote.name}"):
             remote.put(tools.archive, f"{FOLDER}/{ARCHIVE}")
             remote.succeed(f"cd {folder} && gzip -dc {ARCHIVE} | tar -xf - && rm {ARCHIVE}")
         yield FOLDER

@@ -1,4 +1,4 @@
-"""Tools that nobody here wrote and that count page faults too: Debian's perf and GNU time, to check ours by.
+"""Tools that nobody here wrote, to check ours by: perf and GNU time count page faults, pmap tells maps.
 
 They are no part of a guest's image. What they need, their libraries and Debian's dynamic loader included, is
 gathered in one folder that runs wherever it is copied: in a guest of any libc, and on the host.
@@ -24,7 +24,7 @@ from lab.images.unpack import unpack
 from lab.steps import step
 
 RECIPE = "crosscheck"
-PROGRAMS = ("perf", "time")
+PROGRAMS = ("perf", "pmap", "time")
 ARCHIVE = "tools.tar.gz"
 _FORMAT = 2
 """Raised when the way the folder is laid out changes."""
@@ -67,14 +67,14 @@ def crosscheck(architecture: str) -> Crosscheck:
         key = key_of({"packages": chosen.hashes(), "programs": PROGRAMS, "format": _FORMAT})
 
         def build(folder: Path) -> None:
-            with step(f"Gather perf and time for {architecture} (Debian {TOOLS_SUITE})"):
+            with step(f"Gather perf, pmap and time for {architecture} (Debian {TOOLS_SUITE})"):
                 _build(folder, chosen, architecture)
 
         return store.ensure(RECIPE, key, build)
 
     root = fetch.building(RECIPE, TOOLS_SUITE, architecture, use)
     chosen = fetch.locked_set(RECIPE, TOOLS_SUITE, architecture)
-    names = ("linux-perf", "time", "libc6")
+    names = ("linux-perf", "procps", "time", "libc6")
     return Crosscheck(root, architecture, {name: chosen.version(name) for name in names})
 
 

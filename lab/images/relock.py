@@ -10,17 +10,15 @@ from lab.matrix import Guest, Matrix
 from lab.steps import step
 from lab.suites import KERNELS, SUITES
 
+_OF_HOSTS = ("tools", "crosscheck", "page-types")
+
 
 def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
     """Every (recipe, suite, architecture) that the lab may build: hosts need tools, guests images and
     programs.
     """
     emulators = {architecture.hardware.package for architecture in ARCHITECTURES.values()}
-    hosts = [
-        (recipe, TOOLS_SUITE, host)
-        for host in HOSTS
-        for recipe in ("tools", "crosscheck", *sorted(emulators))
-    ]
+    hosts = [(recipe, TOOLS_SUITE, host) for host in HOSTS for recipe in (*_OF_HOSTS, *sorted(emulators))]
     # The tools have trixie's.
     hosts += [("python", suite, host) for host in HOSTS for suite in SUITES if suite != TOOLS_SUITE]
     guests = [each for guest in matrix.guests if guest.provider == "qemu" for each in _of_guest(guest)]

@@ -16,10 +16,14 @@ from typing import Any
 import pytest
 
 from lab import matrix, paths
+from lab.crosscheck import Borrowed, installed
 from lab.guests import qemu
 from lab.guests.machine import Machine
 from lab.guests.spec import Accelerator, Spec
 from lab.images import image_for, tools
+from lab.images.crosscheck import crosscheck
+from lab.remote import Remote
+from lab.session import Ready
 
 SpecMaker = Callable[..., Spec]
 
@@ -76,3 +80,11 @@ def machine(make_spec: SpecMaker, cache: Path, template: Path) -> Iterator[Machi
     """A guest that the tests of one module share."""
     with qemu.start(make_spec("shared", template=template)) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def borrowed(ready: Ready, remote: Remote) -> Iterator[Borrowed]:
+    """The tools of the guest at hand, for all tests that compare with them."""
+    tools = crosscheck(ready.guest.architecture)
+    with installed(tools, remote) as folder:
+        yield Borrowed(tools, folder)

@@ -11,17 +11,14 @@ import json
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from lab.crosscheck import installed
-from lab.images.crosscheck import Crosscheck, crosscheck
+from lab.crosscheck import Borrowed
 from lab.measure import PROGRAMS
 from lab.remote import Remote
-from lab.session import Ready
 
 WITHOUT_ASLR = ["setarch", "linux64", "-R"]
 """Of util-linux in one guest, of busybox in the other. The flag is inherited by all that is started."""
@@ -58,12 +55,15 @@ class Guest:
     """A guest with the tools in it; ``environment`` is what perf gives to the command it runs."""
 
     remote: Remote
-    tools: Crosscheck
-    folder: str
+    borrowed: Borrowed
     environment: tuple[str, ...] = ()
 
+    @property
+    def folder(self) -> str:
+        return self.borrowed.folder
+
     def tool(self, program: str) -> list[str]:
-        return self.tools.command(program, self.folder)
+        return self.borrowed.tool(program)
 
     def run(self, argv: list[str], environment: tuple[str, ...] = ("PATH=/bin",)) -> str:
         """What a command wrote to its standard error, where all counting tools write."""
@@ -108,15 +108,11 @@ def _record(line: str) -> Record:
 
 
 @pytest.fixture(scope="session")
-def guest(ready: Ready, remote: Remote) -> Iterator[Guest]:
-    tools = crosscheck(ready.guest.architecture)
-    with installed(tools, remote) as folder:
-        bare = Guest(remote, tools, folder)
-        # perf puts its own folders into PATH and adds variables: they lie on the command's stack.
-        shown = remote.succeed(
-            ["env", "-i", "PATH=/bin", *bare.tool("perf"), "stat", "-o", "/dev/null", "/usr/bin/env"]
-        )
-        yield Guest(remote, tools, folder, tuple(shown.splitlines()))
+def guest(remote: Remote, borrowed: Borrowed) -> Guest:
+    # perf puts its own folders into PATH and adds variables: they lie on the command's stack.
+    perf = borrowed.tool("perf")
+    shown = remote.succeed(["env", "-i", "PATH=/bin", *perf, "stat", "-o", "/dev/null", "/usr/bin/env"])
+    return Guest(remote, borrowed, tuple(shown.splitlines()))
 
 
 @pytest.fixture(scope="session")
