@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lab import architectures
 from lab.results.document import GuestRun
 from lab.results.mirror import Facts
 
@@ -27,7 +28,7 @@ class Axis(enum.StrEnum):
     LINK = "linking"
 
 
-ARCHITECTURES = ("x86_64", "i686", "aarch64", "armv7l", "riscv64", "ppc64le", "s390x")
+ARCHITECTURES = tuple(architectures.ARCHITECTURES)
 """In the order of tables; others follow by name. The first that was measured is compared with the others."""
 
 LIBCS = ("glibc", "musl")

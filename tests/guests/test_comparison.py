@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from lab.results import comparison
+from lab.results import comparison, pairs, rules
+from lab.results.rules import Build
 from lab.results.store import Result
-from lab.session import Ready
+
+
+def counts_in_one_process(result: Result, phase: str) -> dict[tuple[str, int], set[int]]:
+    """The counts for which a number is claimed, by libc and page size (bytes)."""
+    compared = comparison.compare(result.runs())
+    row = compared.row(Build.IN_PROCESS, phase)
+    assert row is not None
+    found: dict[tuple[str, int], set[int]] = {}
+    for run, cell in zip(compared.runs, row.cells, strict=True):
+        if cell.observed is not None and not cell.prediction.not_claimed:
+            found.setdefault((run.guest.libc, run.guest.page_size), set()).add(cell.observed)
+    return found
 
 
 def test_no_difference_is_unexplained(all_measured: Result) -> None:
@@ -12,28 +24,23 @@ def test_no_difference_is_unexplained(all_measured: Result) -> None:
     assert comparison.unexplained(compared) == ()
 
 
-def test_guests_of_one_page_size_touch_the_same_number_of_pages(
-    all_measured: Result, all_ready: tuple[Ready, ...]
-) -> None:
+def test_every_change_along_an_axis_is_told_by_rules_or_a_ledger(all_measured: Result) -> None:
+    matrix = pairs.matrix(comparison.compare(all_measured.runs()))
+    assert matrix.unexplained() == ()
+
+
+def test_guests_of_one_page_size_touch_the_same_number_of_pages(all_measured: Result) -> None:
     totals: dict[int, set[int]] = {}
-    for run in all_measured.runs():
-        (experiment,) = run.probe.experiments
-        rises = {phase.name: phase.rise_minor for phase in experiment.phases}
-        totals.setdefault(run.guest.page_size, set()).add(rises["malloc"] + rises["memset"])
+    for (_, page_size), counts in counts_in_one_process(all_measured, rules.TOGETHER).items():
+        totals.setdefault(page_size, set()).update(counts)
     assert {size: len(counts) for size, counts in totals.items()} == dict.fromkeys(totals, 1)
 
 
 def test_the_split_tells_the_libcs_apart(all_measured: Result) -> None:
-    splits: dict[tuple[str, int], set[tuple[int, int]]] = {}
-    for run in all_measured.runs():
-        (experiment,) = run.probe.experiments
-        rises = {phase.name: phase.rise_minor for phase in experiment.phases}
-        splits.setdefault((run.guest.libc, run.guest.page_size), set()).add(
-            (rises["malloc"], rises["memset"])
-        )
+    splits = counts_in_one_process(all_measured, rules.MEMSET)
     assert {key: len(found) for key, found in splits.items()} == dict.fromkeys(splits, 1)
-    by_page_size: dict[int, list[tuple[int, int]]] = {}
+    by_page_size: dict[int, list[int]] = {}
     for (_, page_size), found in splits.items():
         by_page_size.setdefault(page_size, []).extend(found)
-    for found in by_page_size.values():
-        assert len(set(found)) == len(found)
+    for counts in by_page_size.values():
+        assert len(set(counts)) == len(counts)

@@ -82,6 +82,17 @@ def test_a_map_has_a_number_in_each_cell_and_a_shade_from_it(matrix: Matrix) -> 
     assert rows["ppc64le, 64 KiB"] == [("", None), ("", None), ("16", 0), ("", None), ("15", 0)]
 
 
+def test_a_map_shows_the_usual_kernel_and_another_one_only_where_there_is_nothing_else() -> None:
+    old = guest(GLIBC, kernel="5.10.244", loader=7)
+    older_libc = guest(GLIBC, version="2.31", kernel="5.10.244", loader=8, suite="bullseye")
+    found = matrix_of([guest(GLIBC), guest(MUSL), old, older_libc])
+    _, start, _ = tables.heats(found.comparison, labels.labels(found.comparison.runs))
+    assert start.libcs == ("glibc 2.31", "glibc 2.41", "musl 1.2.5")
+    assert [(name, [cell.text for cell in cells]) for name, cells in start.rows] == [
+        ("x86_64", ["90", "82", "39"])
+    ]
+
+
 def test_the_bill_by_object_adds_up_to_the_start(matrix: Matrix) -> None:
     named = labels.labels(matrix.comparison.runs)
     bill = tables.by_object(matrix.comparison, named, Build.DYNAMIC)

@@ -41,6 +41,12 @@ def test_every_change_of_the_matrix_is_told() -> None:
     assert found.verdict() is Verdict.AS_PREDICTED
 
 
+def test_the_measured_pair_leaves_nothing_untold() -> None:
+    found = matrix(synthetic.golden(GLIBC), synthetic.golden(MUSL))
+    assert len(found.pairs) == 3
+    assert found.unexplained() == ()
+
+
 def test_a_count_that_no_rule_predicts_is_told_by_its_ledger() -> None:
     """s390x: memset may read each page before it writes there, so no number is claimed."""
     mainframe = synthetic.with_memset(guest(GLIBC, architecture="s390x"), 512)

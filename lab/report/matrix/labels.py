@@ -44,6 +44,12 @@ class Labels:
         separator = " " if place.startswith("on ") else ", "
         return ", ".join((f"{values}{separator}{place}", *special))
 
+    def machine(self, index: int) -> str:
+        """A guest without its libc and kernel: ``aarch64``, ``aarch64, 16 KiB``."""
+        facts = self.runs[index].probe.facts
+        usual = facts.page_size_bytes == _USUAL_PAGE
+        return facts.architecture if usual else f"{facts.architecture}, {words.size(facts.page_size_bytes)}"
+
     def value(self, axis: Axis, run: GuestRun) -> str:
         """Where a guest stands on an axis."""
         facts = run.probe.facts

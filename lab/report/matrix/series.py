@@ -69,7 +69,7 @@ def series(comparison: Comparison, labels: Labels) -> list[Series]:
     for libc in axes.LIBCS:
         spots = _versions(comparison, labels, libc)
         found.append(Series(f"{libc} by version", f"version of {libc}", _panels(comparison, spots)))
-    spots = list(_kernels(comparison))
+    spots = list(_kernels(comparison, labels))
     found.append(Series("Linux by version", "version of the kernel", _panels(comparison, spots)))
     return [each for each in found if each.panels]
 
@@ -80,22 +80,16 @@ def _versions(comparison: Comparison, labels: Labels, libc: str) -> list[_Spot]:
         facts = comparison.runs[index].probe.facts
         if facts.libc.family == libc and labels.usual_kernel(index):
             version = facts.libc.version or "unknown"
-            spots.append(_Spot(index, _machine(comparison, index), (axes.numbers(version), version)))
+            spots.append(_Spot(index, labels.machine(index), (axes.numbers(version), version)))
     return spots
 
 
-def _kernels(comparison: Comparison) -> Iterator[_Spot]:
+def _kernels(comparison: Comparison, labels: Labels) -> Iterator[_Spot]:
     for index in tables.ordered(comparison):
         run = comparison.runs[index]
         place = axes.place(run)
-        line = f"{_machine(comparison, index)}, {words.machine(run.probe.facts)}"
+        line = f"{labels.machine(index)}, {words.machine(run.probe.facts)}"
         yield _Spot(index, line, (place.kernel, kernel(run)))
-
-
-def _machine(comparison: Comparison, index: int) -> str:
-    facts = comparison.runs[index].probe.facts
-    usual = facts.page_size_bytes == 4096
-    return facts.architecture if usual else f"{facts.architecture}, {words.size(facts.page_size_bytes)}"
 
 
 def _panels(comparison: Comparison, spots: Sequence[_Spot]) -> tuple[Panel, ...]:

@@ -179,27 +179,30 @@ def by_object(comparison: Comparison, labels: Labels, build: Build, most: int = 
     return _table(comparison, labels, tuple(Column(build, each, each) for each in headings), at)
 
 
-def heat(comparison: Comparison, labels: Labels, column: Column, title: str) -> Heat:
-    """Architecture by libc, on each architecture's usual kernel; each page size has a row of its own."""
-    found: dict[tuple[str, str], int] = {}
-    rows: dict[str, None] = {}
-    libcs: dict[str, None] = {}
+def heat(comparison: Comparison, column: Column, labels: Labels, title: str) -> Heat:
+    """Architecture by libc; each page size has a row of its own.
+
+    Of guests that differ in their kernel the one with the architecture's usual kernel is shown.
+    """
     runs = comparison.runs
-    for index in sorted(ordered(comparison), key=lambda i: _by_libc(comparison, i)):
-        libcs[words.machine(runs[index].probe.facts)] = None
-    for index in ordered(comparison):
-        facts = runs[index].probe.facts
-        special = "" if facts.page_size_bytes == 4096 else f", {words.size(facts.page_size_bytes)}"
-        row, libc = f"{facts.architecture}{special}", words.machine(runs[index].probe.facts)
+    found: dict[tuple[str, str], int] = {}
+    for index in sorted(ordered(comparison), key=lambda index: not labels.usual_kernel(index)):
         value = number(comparison, column, index)
-        if labels.usual_kernel(index) and value is not None:
-            found.setdefault((row, libc), value)
-            rows[row] = None
+        if value is not None:
+            found.setdefault((labels.machine(index), words.machine(runs[index].probe.facts)), value)
+    places = [axes.place(run) for run in runs]
+    by_machine = sorted(range(len(runs)), key=lambda i: (axes.order(places[i])[0], places[i].page_size))
+    by_libc = sorted(range(len(runs)), key=lambda i: axes.order(places[i])[1:3])
+    libcs = tuple(dict.fromkeys(words.machine(runs[index].probe.facts) for index in by_libc))
+    machines = dict.fromkeys(labels.machine(index) for index in by_machine)
     low, high = min(found.values(), default=0), max(found.values(), default=0)
     return Heat(
         title,
-        tuple(libcs),
-        tuple((row, tuple(_heat_cell(found.get((row, libc)), low, high) for libc in libcs)) for row in rows),
+        libcs,
+        tuple(
+            (machine, tuple(_heat_cell(found.get((machine, libc)), low, high) for libc in libcs))
+            for machine in machines
+        ),
     )
 
 
@@ -225,11 +228,6 @@ def count(comparison: Comparison, column: Column, index: int) -> Count:
     mark = {True: AS_PREDICTED, False: NOT_PREDICTED, None: NOT_CLAIMED}[cell.as_predicted]
     predicted = " or ".join(f"{each:,}" for each in cell.prediction.counts())
     return Count(f"{value:,}", mark, predicted if cell.as_predicted is False else "")
-
-
-def _by_libc(comparison: Comparison, index: int) -> tuple[object, ...]:
-    place = axes.place(comparison.runs[index])
-    return (axes.LIBCS.index(place.libc) if place.libc in axes.LIBCS else 9, place.libc, place.version)
 
 
 def _heat_cell(value: int | None, low: int, high: int) -> HeatCell:
@@ -273,6 +271,6 @@ def heats(comparison: Comparison, labels: Labels) -> Iterable[Heat]:
         (Build.DYNAMIC, causes.INITIAL, "a dynamic program up to its first reading"),
         (Build.STATIC, causes.INITIAL, "a static program up to its first reading"),
     ):
-        found = heat(comparison, labels, Column(build, phase, ""), title)
+        found = heat(comparison, Column(build, phase, ""), labels, title)
         if any(cell.level is not None for _, cells in found.rows for cell in cells):
             yield found
