@@ -8,6 +8,11 @@ PYTHON := $(VENV)/bin/python
 LAB := $(PYTHON) -m lab
 BOOTSTRAP := provision/host/bootstrap
 GUESTS ?=
+# The axes of the matrix, values by name or all: make lab ARCH=all LIBC=musl. Only the command line counts, for these are
+# common names in environments.
+named = $(if $(filter command,$(origin $(1))),$($(1)))
+SELECTED = --guests "$(GUESTS)" --arch "$(call named,ARCH)" --libc "$(call named,LIBC)" \
+  --version "$(call named,VERSION)" --kernel "$(call named,KERNEL)" --pages "$(call named,PAGES)"
 REPEAT ?=
 TIMEOUT :=
 FROM := .
@@ -20,13 +25,13 @@ help: ## List the targets.
 # A command of the user's reaches the lab as it was typed: make leaves $ in it alone, and no shell reads it. Only
 # the command line counts: CMD is too common a name in environments.
 ifeq ($(filter command,$(origin CMD) $(origin FILES)),)
-lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all).
-	@$(LAB) lab --guests "$(GUESTS)"
+lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all; ARCH= LIBC= VERSION= KERNEL= PAGES=).
+	@$(LAB) lab $(SELECTED)
 else
 lab: export FAULTLAB_CMD := $(value CMD)
 lab: export FAULTLAB_FILES := $(value FILES)
 lab: environment ## With CMD="./prog-{libc} input" FILES="prog-{libc} input": trace your program in every guest.
-	@$(LAB) trace --guests "$(GUESTS)" --from "$(FROM)" --files "$$FAULTLAB_FILES" \
+	@$(LAB) trace $(SELECTED) --from "$(FROM)" --files "$$FAULTLAB_FILES" \
 	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TIMEOUT),--timeout $(TIMEOUT)) -- "$$FAULTLAB_CMD"
 endif
 
@@ -55,16 +60,16 @@ doctor: environment ## Say what this machine has and lacks, and why acceleration
 	@$(LAB) doctor
 
 up: environment ## Start guests that stay (GUESTS="a b" or all).
-	@$(LAB) up --guests "$(GUESTS)"
+	@$(LAB) up $(SELECTED)
 
 down: environment ## Stop the guests that stayed.
-	@$(LAB) down --guests "$(GUESTS)"
+	@$(LAB) down $(SELECTED)
 
 shell: environment ## Open a shell in a guest: make shell GUEST=...
 	@$(LAB) shell "$(GUEST)"
 
 selftest: environment ## Check the ledger in every guest with programs known in advance (REPEAT=200 runs of each).
-	@$(LAB) selftest --guests "$(GUESTS)" --repeat $(or $(REPEAT),200)
+	@$(LAB) selftest $(SELECTED) --repeat $(or $(REPEAT),200)
 
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report
@@ -73,13 +78,13 @@ results: environment ## Write docs/results.md from the newest results.
 	@$(LAB) report --markdown docs/results.md
 
 payload: environment ## Build what is installed in guests, for `vagrant up` and for Ansible by hand.
-	@$(LAB) payload --guests "$(GUESTS)"
+	@$(LAB) payload $(SELECTED)
 
 lock: environment ## Renew the lock of package versions from the mirror.
 	@$(LAB) lock
 
 bench: environment ## Print the numbers of the benchmark: start, warm run, cost of a reading and of a record.
-	@$(LAB) bench --guests "$(GUESTS)" $(ARGS)
+	@$(LAB) bench $(SELECTED) $(ARGS)
 
 prune: environment ## Remove what the cache holds and nobody used for long (DAYS=14, or SIZE=5G to be left).
 	@$(LAB) prune $(if $(DAYS),--days $(DAYS)) $(if $(SIZE),--size $(SIZE))

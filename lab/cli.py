@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
-from lab import errors
+from lab import errors, selection
 
 _VERDICTS = """exit codes:
     0  every count is as predicted
@@ -50,9 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str, *, guests: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if guests:
-            command.add_argument(
-                "--guests", default="", help='names ("a b"), or all; default: this architecture\'s'
-            )
+            selection.add_options(command)
         return command
 
     add("lab", "start the guests, measure, compare, report", guests=True)

@@ -22,6 +22,8 @@ _WHERE = "inventory/guests.yml"
 
 LIBCS = ("glibc", "musl")
 USUAL_SUITE = "trixie"
+USUAL_KERNEL = SUITES[USUAL_SUITE].kernel
+"""What guests have unless the version or the kernel is what differs."""
 PROVIDERS = ("qemu", "vagrant", "ssh")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-._][a-z0-9]+)*")
@@ -41,7 +43,7 @@ class Box:
 class Guest:
     """One machine to measure on, as declared; sizes in bytes or MiB as the name says.
 
-    ``kernel`` is a series such as 6.12: that of the guest's own suite unless the kernel is what differs.
+    ``kernel`` is a series such as 6.12. Guests of all suites boot the same one, unless it is what differs.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Guest:
         return (
             self.provider == "qemu"
             and self.suite == USUAL_SUITE
-            and self.kernel == SUITES[USUAL_SUITE].kernel
+            and self.kernel == USUAL_KERNEL
             and self.page_size == ARCHITECTURES[self.architecture].page_size
         )
 
@@ -193,7 +195,7 @@ def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
         architecture=architecture,
         page_size=entry.one_of("page_size", page_sizes, of=of),
         suite=suite,
-        kernel=entry.one_of("kernel", tuple(KERNELS), SUITES[suite].kernel),
+        kernel=entry.one_of("kernel", tuple(KERNELS), USUAL_KERNEL),
         provider=provider,
         memory_mib=entry.number("memory_mib", 128, 65536, 512, step=hardware.memory_step_mib),
         cpus=entry.number("cpus", 1, most_cpus, min(2, most_cpus)),

@@ -24,6 +24,7 @@ from lab.exclusive import exclusive
 from lab.guests import qemu
 from lab.guests.spec import Spec
 from lab.results import store
+from lab.selection import selected
 from lab.session import prepare, start, templates
 from lab.steps import step
 
@@ -58,7 +59,7 @@ def _fresh_seconds() -> float:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; ``--fresh`` adds the run from nothing, which takes minutes."""
     table = Table("what", "measured", "goal", box=None)
-    guests = matrix.load().select(arguments.guests)
+    guests = selected(matrix.load(), arguments)
     with exclusive("make bench"):
         for guest in guests:
             prepared = prepare(guest)

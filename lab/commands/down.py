@@ -7,6 +7,7 @@ import argparse
 from lab import matrix
 from lab.exclusive import exclusive
 from lab.guests import qemu
+from lab.selection import is_given, selected
 from lab.steps import step
 
 
@@ -25,8 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Stop the selected guests; those that do not run are none of its business."""
     declared = matrix.load()
     names = None
-    if arguments.guests.strip():
-        names = frozenset(guest.name for guest in declared.select(arguments.guests))
+    if is_given(arguments):
+        names = frozenset(guest.name for guest in selected(declared, arguments))
     with exclusive("make down"):
         print("stopped: " + (", ".join(stop_all(names)) or "none was running"))
     return 0

@@ -8,18 +8,20 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from lab import matrix
+from lab.architectures import pages_text
 from lab.images.apt import host_architecture
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one row for each declared guest; those that run by default are marked."""
+    """Print one row for each declared guest, with its value on each axis; the default pair is marked."""
     declared = matrix.load()
     default = declared.default(host_architecture())
     table = Table(
         Column("guest", no_wrap=True),
         "libc",
         "architecture",
-        "page",
+        "pages",
+        "kernel",
         "suite",
         "provider",
         "default",
@@ -30,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
             guest.name,
             f"{guest.libc} {guest.libc_version}",
             guest.architecture,
-            f"{guest.page_size // 1024} KiB",
+            pages_text(guest.page_size),
+            guest.kernel,
             guest.suite,
             guest.provider,
             "yes" if guest in default else "",

@@ -7,12 +7,13 @@ import argparse
 from lab import matrix
 from lab.exclusive import exclusive
 from lab.images import image_for
+from lab.selection import selected
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print name, key and disk of each image."""
     with exclusive("images"):
-        for guest in matrix.load().select(arguments.guests):
+        for guest in selected(matrix.load(), arguments):
             image = image_for(guest)
             print(guest.name, image.key, image.disk)
     return 0

@@ -12,6 +12,7 @@ from lab.exclusive import exclusive
 from lab.outcomes import Outcomes
 from lab.reporting import report
 from lab.results import store
+from lab.selection import selected
 from lab.session import Given, start
 from lab.steps import note, step
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     What was measured is reported even when a guest died in between; results/latest then stays what it was and
     the guest's error is raised. Raises NoResult when no guest could be measured.
     """
-    guests = matrix.load().select(arguments.guests)
+    guests = selected(matrix.load(), arguments)
     with exclusive("make lab"):
         with start(guests) as ready:
             result = store.begin()

@@ -7,6 +7,7 @@ import os
 
 from lab import matrix, paths
 from lab.exclusive import exclusive
+from lab.selection import selected
 from lab.session import payload_for
 
 
@@ -15,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
     links = paths.REPOSITORY / "build" / "payload"
     links.mkdir(parents=True, exist_ok=True)
     with exclusive("payload"):
-        for guest in matrix.load().select(arguments.guests):
+        for guest in selected(matrix.load(), arguments):
             folder = payload_for(guest).folder
             link = links / guest.name
             temporary = link.with_name(f".{link.name}-{os.getpid()}")

@@ -11,13 +11,14 @@ from lab import matrix
 from lab.exclusive import exclusive
 from lab.results import store
 from lab.results.selftest import SelfTest, summaries
+from lab.selection import selected
 from lab.selftest import run_everywhere
 from lab.session import start
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it in the selected guests and print a table; 0 when everything is as known in advance, else 1."""
-    guests = matrix.load().select(arguments.guests)
+    guests = selected(matrix.load(), arguments)
     with exclusive("make selftest"), start(guests) as ready:
         result = store.begin()
         found = run_everywhere(ready, arguments.repeat, result)

@@ -15,6 +15,7 @@ from lab.exclusive import exclusive
 from lab.programreport import report
 from lab.results import store
 from lab.results.store import Result
+from lab.selection import selected
 from lab.session import Ready, start
 from lab.steps import note, step
 
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises BadProgram for what cannot be run, ProgramFailed when the program itself failed.
     """
     asked = request.parse(arguments.program, arguments.files, Path(arguments.folder))
-    guests = matrix.load().select(arguments.guests)
+    guests = selected(matrix.load(), arguments)
     plans = [tracing.plan(asked, guest) for guest in guests]
     with exclusive("make lab CMD=..."), start(guests) as ready:
         for planned, each in zip(plans, ready, strict=True):

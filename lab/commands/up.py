@@ -6,12 +6,13 @@ import argparse
 
 from lab import matrix
 from lab.exclusive import exclusive
+from lab.selection import selected
 from lab.session import start
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Start the selected guests and say where each answers."""
-    guests = matrix.load().select(arguments.guests)
+    guests = selected(matrix.load(), arguments)
     with exclusive("make up"), start(guests, kept=True) as ready:
         for each in ready:
             print(f"{each.guest.name}: {each.machine.address}; make shell GUEST={each.guest.name}")
