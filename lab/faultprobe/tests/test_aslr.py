@@ -21,9 +21,9 @@ from faultprobe.aslr import (
     Examiner,
     NotADemonstration,
     examine,
+    own_table_pages,
     parse_readings,
     readings_of,
-    table_pages,
 )
 from faultprobe.aslrmodel import Model, Place, StackEffects
 from faultprobe.faultaround import STACK, Step, Touch, Window, unmapped_neighbours
@@ -151,7 +151,7 @@ def demonstration(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_stack_limit_steers_libc_through_all_residues(demonstration: str) -> None:
-    examiner = Examiner([demonstration], PAGE, table_pages(os.uname().machine, PAGE))
+    examiner = Examiner([demonstration], PAGE, own_table_pages())
     limits = [(256 << 20) + step * PAGE for step in range(16)]
     places = [examiner.place(examiner.run(no_aslr=True, stack_limit=limit)) for limit in limits]
     assert {place.libc % 16 for place in places if place.libc is not None} == set(range(16))
@@ -172,7 +172,7 @@ def undisturbed(examiner: Examiner, stack_limit: int | None) -> Recording:
 
 def test_the_place_alone_decides(demonstration: str) -> None:
     """Runs with ASLR on have the count of the steered run at the same residue."""
-    examiner = Examiner([demonstration], PAGE, table_pages(os.uname().machine, PAGE))
+    examiner = Examiner([demonstration], PAGE, own_table_pages())
     steered = {}
     for step in range(16):
         recording = undisturbed(examiner, (256 << 20) + step * PAGE)
@@ -187,7 +187,7 @@ def test_the_place_alone_decides(demonstration: str) -> None:
 
 
 def test_padding_begins_the_stack_at_every_place(demonstration: str) -> None:
-    examiner = Examiner([demonstration], PAGE, table_pages(os.uname().machine, PAGE))
+    examiner = Examiner([demonstration], PAGE, own_table_pages())
     places = [examiner.run_padded(padding)[0] for padding in range(0, 1024, 16)]
     assert {(before - after) % PAGE for before, after in zip(places, places[1:])} == {16}
 

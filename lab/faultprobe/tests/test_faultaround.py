@@ -11,7 +11,7 @@ import pytest
 
 from faultprobe import _native, facts, procfs
 from faultprobe.addressspace import AddressSpace
-from faultprobe.aslr import table_pages
+from faultprobe.aslr import own_table_pages, table_pages
 from faultprobe.faultaround import (
     STACK,
     Replaced,
@@ -69,7 +69,7 @@ def test_the_window_is_this_kernels() -> None:
     path = facts.libc_facts()["path"]
     assert path is not None
     pages = _native.measure_fault_around(path) // PAGE  # reads the file into the page cache, too
-    window = Window(pages, table_pages(os.uname().machine, PAGE))
+    window = Window(pages, own_table_pages())
     file_pages = Path(path).stat().st_size // PAGE
     chosen = random.Random(1)
     seen_clamped = 0
@@ -211,3 +211,12 @@ def test_table_pages() -> None:
     assert table_pages("x86_64", 4096) == 512
     assert table_pages("aarch64", 16384) == 2048
     assert table_pages("s390x", 4096) == 256
+
+
+def test_a_huge_page_takes_the_place_of_one_page_table() -> None:
+    mib = 1 << 20
+    assert table_pages("x86_64", 4096, 2 * mib) == 512
+    assert table_pages("s390x", 4096, 1 * mib) == 256
+    # Of one machine and page size: power9 by radix and by hash.
+    assert table_pages("ppc64le", 65536, 2 * mib) == 32
+    assert table_pages("ppc64le", 65536, 16 * mib) == 256

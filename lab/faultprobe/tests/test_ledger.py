@@ -18,7 +18,7 @@ import pytest
 from conftest import Probe
 
 from faultprobe.ledger import threads
-from faultprobe.ledger.calls import THREADS_END
+from faultprobe.ledger.calls import THREADS_END, mmap_takes_a_pointer
 from faultprobe.selftest.cases import CASES, FEW, READ_ONLY, THREADS, Case
 from faultprobe.selftest.machine import Machine, this_machine
 from faultprobe.selftest.program import build
@@ -164,6 +164,22 @@ def test_arguments_that_are_passed_in_memory() -> None:
     given = array("L", [1, 2, 3, 4, 5, 6, 7])
     assert threads.mmap_arguments(os.getpid(), given.buffer_info()[0]) == (1, 2, 3, 4, 5, 6)
     assert threads.mmap_arguments(os.getpid(), 8) == (0, 0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("machine_name", "is_64_bit", "expected"),
+    [
+        ("s390x", True, True),
+        ("i686", False, True),
+        ("x86_64", False, True),  # a 32-bit program on a 64-bit kernel
+        ("x86_64", True, False),
+        ("armv7l", False, False),
+        ("aarch64", True, False),
+        ("ppc64le", True, False),
+    ],
+)
+def test_where_mmap_has_one_argument(machine_name: str, is_64_bit: bool, expected: bool) -> None:
+    assert mmap_takes_a_pointer(machine_name, is_64_bit) is expected
 
 
 def test_every_fault_has_a_place_and_a_code(probe: Probe, micro: Path, tmp_path: Path) -> None:

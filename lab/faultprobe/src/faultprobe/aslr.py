@@ -23,7 +23,7 @@ from pathlib import Path
 from resource import struct_rusage
 from typing import NamedTuple
 
-from faultprobe import calibration
+from faultprobe import calibration, procfs
 from faultprobe._native import Counters
 from faultprobe.aslrmodel import AslrReport, Counts, Model, Observation, Place
 from faultprobe.calibration import Calibration
@@ -33,6 +33,7 @@ from faultprobe.launch import Launch, find_program
 from faultprobe.recorder import Recording, record
 
 SCHEMA_VERSION = 1
+HUGE_PAGE_SIZE = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
 SECTION = re.compile(r"^(.+)\nMajor page faults (\d+)\nMinor page faults (\d+)$", re.MULTILINE)
 LIBC = re.compile(r"libc\.so\.6|libc\.so|libc-\d.*\.so|ld-musl-.+\.so\.1|libc\.musl-.+\.so\.1")
 # The kernel ignores the stack limit below 128 MiB when it places mmap (mmap_base in mm/util.c).
@@ -85,9 +86,19 @@ def readings_of(recording: Recording) -> Readings:
     return parse_readings(recording.path, recording.exit_status, recording.stdout or b"")
 
 
-def table_pages(architecture: str, page_size: int) -> int:
-    """Pages one page table maps: a page full of 8-byte entries; s390x has tables of 256."""
-    return 256 if architecture == "s390x" else page_size // 8
+def table_pages(architecture: str, page_size: int, huge_size: int = 0) -> int:
+    """Pages one page table maps, which is what a huge page takes the place of (`huge_size` bytes).
+
+    Where the kernel has no huge pages (0): a page full of 8-byte entries; s390x has tables of 256. Not so on
+    ppc64le with 64 KiB pages: 32 by radix, 256 by hash, as the machine has it.
+    """
+    return huge_size // page_size or (256 if architecture == "s390x" else page_size // 8)
+
+
+def own_table_pages() -> int:
+    """Pages one page table maps on this machine."""
+    huge_size = procfs.read_int(HUGE_PAGE_SIZE) or 0
+    return table_pages(os.uname().machine, os.sysconf("SC_PAGE_SIZE"), huge_size)
 
 
 class Examiner:
@@ -254,7 +265,7 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS, stored: str | None = 
     PermissionError when it cannot be run.
     """
     page_size = os.sysconf("SC_PAGE_SIZE")
-    examiner = Examiner(argv, page_size, table_pages(os.uname().machine, page_size))
+    examiner = Examiner(argv, page_size, own_table_pages())
     calibrated = examiner.calibration(stored)
     model = calibrated.model()
     predicted = model.table()

@@ -2,8 +2,9 @@
  * Page states as run-length encoded text (runs.h): writing it, and the few questions that would
  * otherwise be loops over pages in Python.
  */
+#include "native.h" /* first: Python.h sets macros that the libc looks at */
+
 #include "runs.h"
-#include "native.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -440,6 +440,61 @@ static const struct {
 #ifdef __NR_personality
     {__NR_personality, "personality"},
 #endif
+/* Of 32-bit machines: larger files, later years. */
+#ifdef __NR_stat64
+    {__NR_stat64, "stat64"},
+#endif
+#ifdef __NR_fstat64
+    {__NR_fstat64, "fstat64"},
+#endif
+#ifdef __NR_lstat64
+    {__NR_lstat64, "lstat64"},
+#endif
+#ifdef __NR_fstatat64
+    {__NR_fstatat64, "fstatat64"},
+#endif
+#ifdef __NR_statfs64
+    {__NR_statfs64, "statfs64"},
+#endif
+#ifdef __NR_fcntl64
+    {__NR_fcntl64, "fcntl64"},
+#endif
+#ifdef __NR__llseek
+    {__NR__llseek, "_llseek"},
+#endif
+#ifdef __NR__newselect
+    {__NR__newselect, "_newselect"},
+#endif
+#ifdef __NR_getdents
+    {__NR_getdents, "getdents"},
+#endif
+#ifdef __NR_sendfile64
+    {__NR_sendfile64, "sendfile64"},
+#endif
+#ifdef __NR_socketcall
+    {__NR_socketcall, "socketcall"},
+#endif
+#ifdef __NR_clock_gettime64
+    {__NR_clock_gettime64, "clock_gettime64"},
+#endif
+#ifdef __NR_clock_nanosleep_time64
+    {__NR_clock_nanosleep_time64, "clock_nanosleep_time64"},
+#endif
+#ifdef __NR_futex_time64
+    {__NR_futex_time64, "futex_time64"},
+#endif
+#ifdef __NR_ppoll_time64
+    {__NR_ppoll_time64, "ppoll_time64"},
+#endif
+#ifdef __NR_pselect6_time64
+    {__NR_pselect6_time64, "pselect6_time64"},
+#endif
+#ifdef __NR_rt_sigtimedwait_time64
+    {__NR_rt_sigtimedwait_time64, "rt_sigtimedwait_time64"},
+#endif
+#ifdef __NR_recvmmsg_time64
+    {__NR_recvmmsg_time64, "recvmmsg_time64"},
+#endif
 };
 
 #endif

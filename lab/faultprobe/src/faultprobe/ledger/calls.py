@@ -7,11 +7,20 @@ and xtensa, which this package has no wheels for.
 from __future__ import annotations
 
 import os
+import re
+import sys
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# There the call named mmap has one argument: the address of all six.
-MMAP_TAKES_A_POINTER = os.uname().machine in ("s390x", "i386", "i486", "i586", "i686")
+
+def mmap_takes_a_pointer(machine: str, is_64_bit: bool) -> bool:
+    """Whether the call named mmap has one argument, the address of all six: on s390x, and for x86's 32-bit
+    programs, whatever the kernel calls its machine.
+    """
+    return machine == "s390x" or (not is_64_bit and re.fullmatch(r"i[3-6]86|x86_64", machine) is not None)
+
+
+MMAP_TAKES_A_POINTER = mmap_takes_a_pointer(os.uname().machine, sys.maxsize > 2**32)
 
 MAP_SHARED, MAP_PRIVATE, MAP_TYPE = 1, 2, 0xF
 MAP_FIXED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x10, 0x20, 0x100

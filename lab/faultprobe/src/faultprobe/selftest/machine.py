@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faultprobe import facts, procfs
-from faultprobe.aslr import table_pages
+from faultprobe.aslr import own_table_pages
 
 DEFAULT_WINDOW_BYTES = 64 << 10
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
@@ -51,7 +51,7 @@ def this_machine() -> Machine:
     return Machine(
         page_bytes=page_bytes,
         window_pages=max(1, window_bytes // page_bytes),
-        table_pages=table_pages(system.machine, page_bytes),
+        table_pages=own_table_pages(),
         huge_bytes=procfs.read_int(f"{HUGE_PAGES}/hpage_pmd_size") or 0,
         kernel=(int(numbers[0]), int(numbers[1])),
         processors=os.cpu_count() or 1,
