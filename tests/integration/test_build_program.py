@@ -23,15 +23,17 @@ def zig_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("zig")
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory, zig_cache: Path) -> Path:
+@pytest.fixture(scope="module", params=list(programs.DYNAMIC_FLAGS))
+def program(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, zig_cache: Path
+) -> Path:
     work = tmp_path_factory.mktemp("demo")
     output = work / "pagefault-demo"
     compiler = zig.compiler(zig.target(HOST, HOST_LIBC))
     process.run(
         [
             *compiler,
-            *programs.DYNAMIC_FLAGS,
+            *programs.DYNAMIC_FLAGS[request.param],
             *zig.LINK_FLAGS,
             "-fPIE",
             programs.DEMONSTRATION.source,
