@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.architectures import ARCHITECTURES
 from lab.errors import BuildFailed
 
 COMPILE_FLAGS = ("-O2", "-fno-sanitize=all")
@@ -49,16 +50,10 @@ class Target:
 
 @dataclass(frozen=True)
 class _Names:
-    """What one architecture is called; each name that is left out follows from ``multiarch``."""
+    """What only compilers and wheels call one architecture; most go by Debian's triple and ``uname -m``."""
 
-    machine: int
-    multiarch: str
-    """Debian's triple with glibc; ``gnu`` in it becomes ``musl``."""
-    glibc_loader: str
-    musl_loader: str
-    """musl's own name of the architecture and its ABI, as in ``ld-musl-NAME.so.1``."""
     alpine: str = ""
-    """Alpine's name, which musllinux wheels ask for (PEP 656); ``uname -m``'s when left out."""
+    """Alpine's name, which musllinux wheels ask for (PEP 656)."""
     gcc: str = ""
     zig: str = ""
     """zig's triple with glibc, without a version."""
@@ -70,66 +65,36 @@ class _Names:
 
 
 _NAMES = {
-    "x86_64": _Names(62, "x86_64-linux-gnu", "/lib64/ld-linux-x86-64.so.2", "x86_64"),
-    "aarch64": _Names(183, "aarch64-linux-gnu", "/lib/ld-linux-aarch64.so.1", "aarch64"),
-    "i686": _Names(
-        3,
-        "i386-linux-gnu",
-        "/lib/ld-linux.so.2",
-        "i386",
-        alpine="x86",
-        gcc="i686-linux-gnu",
-        zig="x86-linux-gnu",
-    ),
-    "armv7l": _Names(40, "arm-linux-gnueabihf", "/lib/ld-linux-armhf.so.3", "armhf", alpine="armv7"),
+    "i686": _Names(alpine="x86", gcc="i686-linux-gnu", zig="x86-linux-gnu"),
+    "armv7l": _Names(alpine="armv7"),
     # manylinux knows riscv64 from 2.31 on; glibc itself from 2.27.
-    "riscv64": _Names(
-        243,
-        "riscv64-linux-gnu",
-        "/lib/ld-linux-riscv64-lp64d.so.1",
-        "riscv64",
-        glibc="2.31",
-        policy="2_31",
-    ),
+    "riscv64": _Names(glibc="2.31", policy="2_31"),
     # glibc began with the little-endian ABI in 2.19, whose symbols all carry 2.17. Debian's long double is
     # IBM's; with zig's own, printf is one of glibc 2.32 and later.
-    "ppc64le": _Names(
-        21,
-        "powerpc64le-linux-gnu",
-        "/lib64/ld64.so.2",
-        "powerpc64le",
-        glibc="2.19",
-        flags=("-mabi=ibmlongdouble",),
-    ),
-    "s390x": _Names(22, "s390x-linux-gnu", "/lib/ld64.so.1", "s390x"),
+    "ppc64le": _Names(glibc="2.19", flags=("-mabi=ibmlongdouble",)),
 }
-
-
-def architectures() -> tuple[str, ...]:
-    """The architectures that programs are built for, as ``uname -m`` has them."""
-    return tuple(_NAMES)
 
 
 def target(architecture: str, libc: str) -> Target:
     """The target for a guest; raises BuildFailed when nothing is built for such a guest."""
-    if architecture not in _NAMES or libc not in ("glibc", "musl"):
+    if architecture not in ARCHITECTURES or libc not in ("glibc", "musl"):
         raise BuildFailed(
             f"nothing is cross-built for {libc} on {architecture}",
-            hint=f"known: {', '.join(_NAMES)}; glibc, musl",
+            hint=f"known: {', '.join(ARCHITECTURES)}; glibc, musl",
         )
-    names = _NAMES[architecture]
-    zig = names.zig or names.multiarch
-    debian_triple = names.gcc or names.multiarch
+    known, names = ARCHITECTURES[architecture], _NAMES.get(architecture, _Names())
+    zig = names.zig or known.multiarch
+    debian_triple = names.gcc or known.multiarch
     if libc == "glibc":
         return Target(
             architecture=architecture,
             libc=libc,
             triple=f"{zig}.{names.glibc}",
-            multiarch=names.multiarch,
+            multiarch=known.multiarch,
             debian_triple=debian_triple,
-            interpreter=names.glibc_loader,
+            interpreter=known.loader,
             platform_tag=f"manylinux_{names.policy}_{architecture}",
-            machine=names.machine,
+            machine=known.elf_machine,
             libraries=("libc.so.6",),
             glibc_version=names.policy.replace("_", "."),
             flags=names.flags,
@@ -138,11 +103,11 @@ def target(architecture: str, libc: str) -> Target:
         architecture=architecture,
         libc=libc,
         triple=zig.replace("gnu", "musl"),
-        multiarch=names.multiarch.replace("gnu", "musl"),
+        multiarch=known.multiarch.replace("gnu", "musl"),
         debian_triple=debian_triple,
-        interpreter=f"/lib/ld-musl-{names.musl_loader}.so.1",
+        interpreter=f"/lib/ld-musl-{known.musl}.so.1",
         platform_tag=f"musllinux_1_2_{architecture}",
-        machine=names.machine,
+        machine=known.elf_machine,
         # Two names of one file: musl's own, and the one Alpine links with. The loader takes both for itself.
         libraries=("libc.so", f"libc.musl-{names.alpine or architecture}.so.1"),
     )
