@@ -10,7 +10,7 @@ pmap is a whole program, so its start is in its time. It tells sums, nothing of 
 The Python readers do what one writes without a C extension: blocks of pagemap by pread, array("Q") over
 each block, runs of equal state; mappings from psutil.memory_maps. Their loop is over pages: one looks at
 three bits of each and is as lean as Python gets, one tells the marks that faultprobe tells. "The kernel's
-walk alone" is one PAGEMAP_SCAN of the large mapping: below that no reader can come.
+walk alone" is one PAGEMAP_SCAN of the large mapping: below that no reader of one thread can come.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ made = take_of(pid, **options)
 seconds = time.perf_counter() - start
 resident = sum(each.pages(*marks.RESIDENT) for each in made)
 """
+
+ALONE = FAULTPROBE.replace(
+    "start =", "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nstart =", 1
+)
 
 KERNEL = """
 import os, sys, time
@@ -152,6 +156,7 @@ def measure(pid: int, rounds: int, least_pages: int) -> dict[str, tuple[float, i
         "faultprobe, pages and sums, pagemap": {"force_pagemap": True},
     }
     ways = {name: (FAULTPROBE, str(pid), json.dumps(each)) for name, each in options.items()}
+    ways["faultprobe, pages, one processor"] = (ALONE, str(pid), json.dumps({"with_sums": False}))
     ways["the kernel's walk alone"] = (KERNEL, str(pid), "4")
     ways["the same, asked for PAGE_IS_FILE"] = (KERNEL, str(pid), "0")
     ways["Python and psutil, three bits"] = (THREE_BITS, str(pid))

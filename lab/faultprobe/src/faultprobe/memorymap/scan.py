@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -28,6 +29,8 @@ from faultprobe.memorymap import marks
 from faultprobe.memorymap.model import PAGEMAP, SCAN, Region, Sums
 
 HUGE_PAGE_SIZE = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
+# Mappings below are read in one go.
+SMALL_BYTES = 512 << 20
 # A category of PAGEMAP_SCAN, <linux/fs.h>.
 IS_FILE = 1 << 2
 
@@ -78,7 +81,9 @@ class Scanner:
         if not self.categories:
             return self._read(region, sums)
         asked = self.categories if may_hold_both(region) else self.categories & ~IS_FILE
-        runs = _native.scan_pages(self.descriptor, region.start, region.end, asked)
+        runs = self._in_parts(
+            region, lambda start, end: _native.scan_pages(self.descriptor, start, end, asked)
+        )
         if region.is_shared:
             # Not asked, because every page of a shared mapping is a file's or shared memory's.
             runs = marks.exchange(runs, {"a": "f", "h": "b"})
@@ -91,12 +96,23 @@ class Scanner:
         return runs, ""
 
     def _read(self, region: Region, sums: Sums | None) -> tuple[bytes, str]:
-        runs = _native.read_pages(
-            self.descriptor, region.start, region.end, self.frames.zero, self.frames.huge_zero,
-            self.huge_page_size // self.page_size, self.frames.are_told,
-            not region.is_shared and not may_hold_both(region),
-        )  # fmt: skip
-        return settle(runs, sums, self.page_size)
+        frames, is_anonymous = self.frames, not region.is_shared and not may_hold_both(region)
+
+        def read(start: int, end: int) -> bytes:
+            return _native.read_pages(
+                self.descriptor, start, end, frames.zero, frames.huge_zero,
+                self.huge_page_size // self.page_size, frames.are_told, is_anonymous,
+            )  # fmt: skip
+
+        return settle(self._in_parts(region, read), sums, self.page_size)
+
+    def _in_parts(self, region: Region, read: Callable[[int, int], bytes]) -> bytes:
+        if region.end - region.start < SMALL_BYTES:
+            return read(region.start, region.end)
+        from faultprobe.memorymap import parts
+
+        # A part must not end within a huge page.
+        return parts.read_in_parts(read, region.start, region.end, max(parts.PART_BYTES, self.huge_page_size))
 
 
 def open_scanner(descriptor: int, force_pagemap: bool = False) -> Scanner:
