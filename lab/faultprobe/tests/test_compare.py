@@ -19,12 +19,12 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("ledgers")
 
     def trace(*command: str) -> Path:
-        from faultprobe import document
+        from faultprobe import jsontext
         from faultprobe.trace import trace as run
 
         path = folder / f"{command[0]}.json"
         if not path.exists():
-            document.write(run(list(command), output=2).ledger(), str(path))
+            jsontext.write(run(list(command), output=2).ledger(), str(path))
         return path
 
     return trace

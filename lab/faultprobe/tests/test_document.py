@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 
-from faultprobe import document
+from faultprobe import document, jsontext
 from faultprobe.run import run
 
 
@@ -20,7 +20,7 @@ def made() -> Any:
 
 def test_round_trip_through_json(made: Any, tmp_path: Path) -> None:
     target = tmp_path / "run.json"
-    document.write(made, str(target))
+    jsontext.write(made, str(target))
     decoded = json.loads(target.read_text())
     document.check(decoded)
     assert decoded == made
@@ -29,7 +29,7 @@ def test_round_trip_through_json(made: Any, tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        document.write({"not json": object()}, str(tmp_path / "run.json"))
+        jsontext.write({"not json": object()}, str(tmp_path / "run.json"))
     assert list(tmp_path.iterdir()) == []
 
 

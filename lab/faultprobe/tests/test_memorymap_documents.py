@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from faultprobe.document import DocumentError, dumps
+from faultprobe.document import DocumentError
+from faultprobe.jsontext import dumps
 from faultprobe.ledger.schema import FaultLine
 from faultprobe.memorymap import Mapping, MemoryMap, Region, Sums, document, marks, svg, text
 

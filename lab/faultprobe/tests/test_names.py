@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import Probe
 
-from faultprobe import document, names, procfs
+from faultprobe import jsontext, names, procfs
 from faultprobe.memorymap import take
 from faultprobe.trace import trace
 
@@ -106,7 +106,7 @@ def test_no_control_character_reaches_a_terminal(probe: Probe, mapper: int) -> N
 READING = """
 import mmap, os, sys
 from faultprobe import measure
-from faultprobe.document import dumps
+from faultprobe.jsontext import dumps
 folder = sys.argv[1]
 kept = [mmap.mmap(os.open(os.path.join(folder, each), os.O_RDONLY), 0, prot=mmap.PROT_READ)
         for each in os.listdir(folder)]
@@ -192,7 +192,7 @@ print(block.ledger_refused, block.ledger["verdict"]["balanced"])
     ],
 )
 def test_bytes_of_names_in_json(value: str, expected: str) -> None:
-    made: Any = json.loads(document.dumps({value: [value]}))
+    made: Any = json.loads(jsontext.dumps({value: [value]}))
     assert made == {expected: [expected]}
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from faultprobe.aslrmodel import Counts, Model, Place, StackEffects
-from faultprobe.document import write
 from faultprobe.faultaround import Replaced, Step, Touch, Window
+from faultprobe.jsontext import write
 from faultprobe.version import __version__
 
 SCHEMA_VERSION = 1

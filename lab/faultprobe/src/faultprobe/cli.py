@@ -22,6 +22,7 @@ from faultprobe.commands.common import (
     EXIT_OK,
     EXIT_RECORDER_FAILED,
     EXIT_REFUSED,
+    Formatter,
     Parser,
     fail,
     positive,
@@ -89,7 +90,7 @@ def exec_without_aslr() -> None:
 
 
 def record_command(arguments: argparse.Namespace) -> int:
-    from faultprobe import bill, document, recorder, text
+    from faultprobe import bill, jsontext, recorder, text
 
     try:
         made = recorder.record(arguments.program, no_aslr=arguments.no_aslr, user_only=arguments.user_only)
@@ -99,7 +100,7 @@ def record_command(arguments: argparse.Namespace) -> int:
         is_refusal = error.errno in (errno.EACCES, errno.ENOEXEC) and error.filename is not None
         return fail(error, EXIT_CANNOT_EXECUTE if is_refusal else EXIT_RECORDER_FAILED)
     if arguments.json is not None:
-        document.write(recorder.to_document(made), arguments.json)
+        jsontext.write(recorder.to_document(made), arguments.json)
     else:
         # Standard output is the command's.
         print(text.recording(made, bill.by_object(made)), file=sys.stderr)
@@ -147,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         prog="faultprobe",
         description="Count, certify and attribute the page faults of this machine.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     top.add_argument("--version", action="version", version=f"faultprobe {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -160,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
             help=help_,
             description=help_,
             epilog=EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Formatter,
         )
         made.add_argument("--json", metavar="FILE", help='write JSON to FILE ("-" is standard output)')
         made.set_defaults(function=function)

@@ -8,20 +8,14 @@ nanoseconds. A fact that could not be read is null, and a field ending in `_reas
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import tempfile
-from pathlib import Path
 from typing import Any, Optional, TypedDict, Union, get_args, get_origin, get_type_hints
 
 from faultprobe.ledger.schema import MeasuredLedger
 from faultprobe.ledger.walks import PhaseFaults
 from faultprobe.memorymap.schema import PhaseMaps
+from faultprobe.version import RUN_SCHEMA_VERSION
 
-SCHEMA_VERSION = 2
-# An escape in a JSON text: a pair of surrogates, a lone one that stands for a byte, any other.
-ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|udc([89a-f].)|.)")
+SCHEMA_VERSION = RUN_SCHEMA_VERSION
 
 
 class ProbeIdentity(TypedDict):
@@ -263,33 +257,3 @@ def _check_class(value: Any, expected: Any, place: str) -> None:
     # bool is a subclass of int, but true is no count.
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise DocumentError(f"{place}: {value!r} is a {type(value).__name__}, not what the schema says")
-
-
-def dumps(document: Any) -> str:
-    """The JSON text of a document, with a final newline.
-
-    A byte of a name that is no UTF-8 becomes \\xNN: JSON has no lone surrogates, strict readers refuse them.
-    """
-    text = json.dumps(document, indent=2)
-    return (ESCAPE.sub(_byte_of_name, text) if "\\udc" in text else text) + "\n"
-
-
-def _byte_of_name(escape: re.Match[str]) -> str:
-    return f"\\\\x{escape[1]}" if escape[1] else escape[0]
-
-
-def write(document: Any, path: str) -> None:
-    """Writes a document to `path` so that a reader sees all of it or nothing; "-" is standard output."""
-    if path == "-":
-        print(dumps(document), end="")
-        return
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(dumps(document))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -8,7 +8,10 @@ import threading
 from itertools import groupby
 
 from faultprobe import _native, procfs
-from faultprobe.document import Details, Experiment, FunctionPlace, PageRun, Phase
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faultprobe.document import Details, Experiment, FunctionPlace, PageRun, Phase
 
 LAZY_MALLOC = "lazy-malloc"
 EXPERIMENTS = (LAZY_MALLOC,)

@@ -14,8 +14,11 @@ import sys
 from pathlib import Path
 
 from faultprobe import _native, procfs
-from faultprobe.document import Ancestor, Aslr, Facts, Libc, Limit, ProbeIdentity, Thp
 from faultprobe.version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faultprobe.document import Ancestor, Aslr, Facts, Libc, Limit, ProbeIdentity, Thp
 
 ADDR_NO_RANDOMIZE = 0x0040000
 THP_DIRECTORY = "/sys/kernel/mm/transparent_hugepage"

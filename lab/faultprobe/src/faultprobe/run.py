@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from faultprobe import certificate, experiment, facts
-from faultprobe.document import SCHEMA_VERSION, Run
+from faultprobe.version import RUN_SCHEMA_VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from faultprobe.document import Run
 
 
 def run(
@@ -30,7 +34,7 @@ def run(
         experiment.lazy_malloc(size_bytes, with_ledger=with_ledger, with_maps=with_maps) for _ in experiments
     ]
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": RUN_SCHEMA_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "faultprobe": facts.identity(),
         "certificate": certificate.make(),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from faultprobe.document import Certificate, Experiment, Facts, Run
 from faultprobe.names import shown
 
 if TYPE_CHECKING:
     from faultprobe.aslrmodel import AslrReport
+    from faultprobe.document import Certificate, Experiment, Facts, Run
     from faultprobe.recorder import Recording
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -54,12 +56,12 @@ def positive(text: str) -> int:
 
 def say(document: object, arguments: argparse.Namespace, to_text: Callable[[], str]) -> None:
     """The document as JSON to the file named by --json, or as text to standard output."""
-    from faultprobe import document as documents
+    from faultprobe import jsontext
 
     if arguments.json is None:
         print(to_text())
     else:
-        documents.write(document, arguments.json)
+        jsontext.write(document, arguments.json)
 
 
 def fail(error: Exception, code: int) -> int:
@@ -73,6 +75,26 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_BAD_ARGUMENTS, f"{self.prog}: {message}\n")
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """A help as wide as the terminal. argparse makes one for each argument that is declared, and would ask
+    for the width with a module (shutil) whose import is slower than all else in a parser.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+@functools.cache
+def _columns() -> int:
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told) > 0:
+        return int(told)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
 
 
 def takes_program(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Counts; the exit code is the program's own."""
-    from faultprobe import counting, document, foreground
+    from faultprobe import counting, foreground, jsontext
 
     try:
         made = foreground.in_foreground(
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return cannot_run(error)
     if arguments.json is not None:
-        document.write(made, arguments.json)
+        jsontext.write(made, arguments.json)
     else:
         # Standard output is the command's.
         print(counting.text(made), file=sys.stderr)

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Traces; the exit code is the program's own, that of an attachment tells how it went."""
-    from faultprobe import document, foreground, trace
+    from faultprobe import foreground, jsontext, trace
     from faultprobe.ledger import words
 
     with_maps = bool(arguments.maps or arguments.map or arguments.map_svg)
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
             return fail(error, EXIT_REFUSED)
     ledger = made.ledger(arguments.faults)
     if arguments.json is not None:
-        document.write(ledger, arguments.json)
+        jsontext.write(ledger, arguments.json)
     else:
         # Standard output is the program's.
         print(words.ledger(ledger, sys.stderr.encoding), file=sys.stderr)
@@ -135,12 +135,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say_maps(made: Trace, arguments: argparse.Namespace) -> None:
-    from faultprobe import document
+    from faultprobe import jsontext
     from faultprobe.ledger import lastmaps
     from faultprobe.memorymap.command import write_text
 
     if arguments.map is not None:
-        document.write(lastmaps.to_document(made.maps), arguments.map)
+        jsontext.write(lastmaps.to_document(made.maps), arguments.map)
     if arguments.map_svg is not None:
         write_text(lastmaps.to_svg(made.maps), arguments.map_svg)
     if arguments.json is None:

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from faultprobe import document as documents
+from faultprobe import jsontext
+from faultprobe.document import DocumentError
 from faultprobe.memorymap import document, svg, text
 from faultprobe.memorymap.model import MemoryMap
 from faultprobe.memorymap.taking import clear_soft_dirty, take, take_of
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     made = _take(arguments)
     if arguments.json is not None:
-        documents.write(document.to_document(made), arguments.json)
+        jsontext.write(document.to_document(made), arguments.json)
     if arguments.svg is not None:
         write_text(svg.memory_map(made, *(arguments.pages or (0, 1 << 64))), arguments.svg)
     if arguments.json is None and arguments.svg is None:
@@ -55,7 +56,7 @@ def _difference(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{arguments.faults}: no ledger with single faults (trace --faults --json FILE)")
         linked = made.link(ledger["faults"])
     if arguments.json is not None:
-        documents.write(document.of_difference(made, linked), arguments.json)
+        jsontext.write(document.of_difference(made, linked), arguments.json)
     else:
         print(text.difference(made, linked))
 
@@ -70,7 +71,7 @@ def _read_json(path: str) -> Any:
 def _read_map(path: str) -> MemoryMap:
     try:
         return document.from_document(_read_json(path))
-    except documents.DocumentError as error:
+    except DocumentError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

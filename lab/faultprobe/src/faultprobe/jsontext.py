@@ -1,0 +1,45 @@
+"""Documents as JSON text, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+# An escape in a JSON text: a pair of surrogates, a lone one that stands for a byte, any other.
+ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|udc([89a-f].)|.)")
+
+
+def dumps(document: Any) -> str:
+    """The JSON text of a document, with a final newline.
+
+    A byte of a name that is no UTF-8 becomes \\xNN: JSON has no lone surrogates, strict readers refuse them.
+    """
+    text = json.dumps(document, indent=2)
+    return (ESCAPE.sub(_byte_of_name, text) if "\\udc" in text else text) + "\n"
+
+
+def _byte_of_name(escape: re.Match[str]) -> str:
+    return f"\\\\x{escape[1]}" if escape[1] else escape[0]
+
+
+def write(document: Any, path: str) -> None:
+    """Writes a document to `path` so that a reader sees all of it or nothing; "-" is standard output."""
+    if path == "-":
+        print(dumps(document), end="")
+        return
+    # An import that is felt under emulation, and not needed for what goes to standard output.
+    import tempfile
+
+    target = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(dumps(document))
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
