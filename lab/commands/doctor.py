@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import matrix, paths
+from lab.architectures import ARCHITECTURES
 from lab.errors import LabError
 from lab.exclusive import exclusive
 from lab.guests import qemu
@@ -107,6 +108,15 @@ def _guests() -> str:
     return f"declared: {', '.join(matrix.load().names())}; running: {running}"
 
 
+def _absent() -> str:
+    reasons = [
+        f"{architecture.name}: no {thing}: {reason}"
+        for architecture in ARCHITECTURES.values()
+        for thing, reason in architecture.absent.items()
+    ]
+    return "\n".join(reasons)
+
+
 def _results() -> str:
     return f"{len(store.ids())} in {paths.RESULTS}"
 
@@ -122,6 +132,7 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "acceleration": _acceleration,
     "Vagrant": _vagrant,
     "guests": _guests,
+    "cannot be had": _absent,
     "results": _results,
 }
 
