@@ -47,6 +47,9 @@ ENVIRONMENT = {
 """The whole environment of the program, the same in every guest: its size decides where the stack begins, and
 that of an SSH session has port numbers in it."""
 
+_KILL = f"read pid <{PLACE}/pid && grep -q faultprobe /proc/$pid/cmdline && kill -KILL $pid"
+"""Ends what runs, if it still does: its number may be another process's by then."""
+
 _NOT_TRACED = {
     125: "its faults could not be recorded",
     126: "it cannot be executed",
@@ -182,7 +185,7 @@ def _place(remote: Remote) -> Iterator[None]:
     except BaseException:
         # faultprobe takes its program with it (PTRACE_O_EXITKILL). The guest may be gone: that is told then.
         with contextlib.suppress(LabError):
-            remote.execute(f"kill -KILL $(cat {PLACE}/pid); rm -rf {PLACE}", timeout=30.0)
+            remote.execute(f"{_KILL}; rm -rf {PLACE}", timeout=30.0)
         raise
     remote.succeed(f"rm -rf {PLACE}", timeout=60.0)
 

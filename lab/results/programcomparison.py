@@ -146,14 +146,17 @@ class ProgramComparison:
         return self.guests[0].run.asked.command
 
     def images(self) -> tuple[Image, ...]:
-        """The executed images side by side: one by one where all guests executed as many, else by name."""
+        """The executed images side by side: by name where all guests executed the same ones, whose order may
+        be chance; by their order where they executed as many (one guest's ``cat`` is another's ``busybox``);
+        else by name again, with gaps.
+        """
         named = [[(_name(guest, line), line) for line in guest.ledger.images] for guest in self.guests]
-        if len({len(each) for each in named}) == 1:
+        counted = [_numbered(each) for each in named]
+        if any(each.keys() != counted[0].keys() for each in counted) and len(set(map(len, named))) == 1:
             return tuple(
                 Image(tuple(name for name, _ in row), tuple(line for _, line in row))
                 for row in zip(*named, strict=True)
             )
-        counted = [_numbered(each) for each in named]
         keys = dict.fromkeys(key for each in counted for key in each)
         names = len(self.guests)
         return tuple(Image((key[0],) * names, tuple(each.get(key) for each in counted)) for key in keys)

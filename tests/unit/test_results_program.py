@@ -15,7 +15,7 @@ from lab.errors import BadDocument, NoResult, Verdict
 from lab.report import programhtml, programterminal, programwords
 from lab.results import document, program, programcomparison, programexport, store
 from lab.results.document import GuestRun
-from lab.results.ledger import Ledger
+from lab.results.ledger import ImageLine, Ledger
 from lab.results.program import Asked, CopiedFile, Output, ProgramRun, ProgramTrace
 from lab.results.programcomparison import Mode, Spread
 from lab.results.store import Result
@@ -33,7 +33,7 @@ def traced(ledger: Ledger, aslr: bool = False) -> ProgramTrace:
 
 def as_program(run: GuestRun, *runs: ProgramTrace) -> ProgramRun:
     """The demonstration as if it had been a program of the user's."""
-    file = CopiedFile("pagefault-demo", "pagefault-demo", 9, "0" * 64, True, None)
+    file = CopiedFile("demo-{libc}", "pagefault-demo", 9, "0" * 64, True, None)
     return ProgramRun(
         program.SCHEMA_VERSION,
         "2026-01-31T12:00:00+00:00",
@@ -155,13 +155,27 @@ def test_a_program_that_failed_is_told_by_guest_and_by_run(tmp_path: Path) -> No
 
 def test_images_stand_side_by_side_where_as_many_were_executed() -> None:
     compared = programcomparison.compare([as_program(GLIBC), as_program(MUSL)])
-    assert [each.names for each in compared.images()] == [("pagefault-demo", "pagefault-demo")]
+    assert [each.names for each in compared.images()] == [("demo-{libc}", "demo-{libc}")]
     extra = msgspec.structs.replace(ledger_of(MUSL).images[0], path="/bin/busybox")
     images = (*ledger_of(MUSL).images, extra)
     longer = as_program(MUSL, traced(ledger_of(MUSL, images=images)))
     rows = programcomparison.compare([as_program(GLIBC), longer]).images()
-    assert [each.names[0] for each in rows] == ["pagefault-demo", "busybox"]
+    assert [each.names[0] for each in rows] == ["demo-{libc}", "busybox"]
     assert rows[1].lines == (None, extra)
+
+
+def test_images_of_one_name_stand_side_by_side_whatever_their_order() -> None:
+    one = ledger_of(GLIBC).images[0]
+    cat, wc = (msgspec.structs.replace(one, path=f"/bin/{name}") for name in ("cat", "wc"))
+
+    def with_images(*images: ImageLine) -> ProgramRun:
+        return as_program(GLIBC, traced(ledger_of(GLIBC, images=images)))
+
+    compared = programcomparison.compare([with_images(one, cat, wc), with_images(one, wc, cat)])
+    assert [each.lines for each in compared.images()] == [(one, one), (cat, cat), (wc, wc)]
+    other = msgspec.structs.replace(one, path="/bin/busybox")
+    compared = programcomparison.compare([with_images(one, cat), with_images(one, other)])
+    assert [each.names for each in compared.images()][1] == ("cat", "busybox")
 
 
 @pytest.mark.parametrize("width", [80, 120])
