@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from lab.errors import GivenUp, LabError
+from lab.parallel import ended_when_given_up, in_parallel
 from lab.remote import Remote
 from lab.results import transcript
 from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
@@ -21,6 +25,26 @@ TIMEOUT = 180.0
 def commit() -> Commit:
     """The revision of this repository, and whether the tree differs from it."""
     return Commit(revision().removesuffix("-dirty"), revision().endswith("-dirty"))
+
+
+def measure_all(all_ready: Sequence[Ready], result: Result) -> dict[str, GuestRun | LabError]:
+    """Measure every guest, as many at a time as there are processors; the runs by name, or why there is none.
+
+    Each guest counts its own processes' faults in a kernel of its own, which tells no other guest's from
+    none at all: side by side no count can change. Only times do, so none of them is compared.
+    """
+
+    def attempt(ready: Ready) -> GuestRun | LabError:
+        try:
+            with ready.remote() as remote, ended_when_given_up(remote.abandon):
+                return measure(ready, remote, result)
+        except GivenUp:
+            raise
+        except LabError as error:
+            return error
+
+    found = in_parallel(attempt, all_ready, at_once=len(os.sched_getaffinity(0)))
+    return dict(zip([ready.guest.name for ready in all_ready], found, strict=True))
 
 
 def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:

@@ -2,7 +2,7 @@
 Ctrl-C.
 
 A thread cannot be interrupted from outside, but what it waits for can: the commands that :mod:`lab.process`
-runs for it register here, and are killed when the work is given up.
+runs for it and the connections it works through register here, and are ended when the work is given up.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Result = TypeVar("Result")
 
 
 class _Team:
-    """The process groups that run for one call of :func:`in_parallel`, and for those nested in it."""
+    """What ends the waiting of the threads of one call of :func:`in_parallel`, and of those nested in it."""
 
     def __init__(self, outer: _Team | None) -> None:
         self._outer = outer
-        self._groups: set[int] = set()
+        self._ends: list[Callable[[], None]] = []
         self._given_up = False
         self._lock = threading.Lock()
 
@@ -36,24 +36,23 @@ class _Team:
         return self._given_up or (self._outer is not None and self._outer.given_up)
 
     @contextlib.contextmanager
-    def holding(self, group: int) -> Iterator[None]:
-        with self._outer.holding(group) if self._outer else contextlib.nullcontext():
+    def holding(self, end: Callable[[], None]) -> Iterator[None]:
+        with self._outer.holding(end) if self._outer else contextlib.nullcontext():
             with self._lock:
                 if self._given_up:
                     raise GivenUp("given up")
-                self._groups.add(group)
+                self._ends.append(end)
             try:
                 yield
             finally:
                 with self._lock:
-                    self._groups.discard(group)
+                    self._ends.remove(end)
 
     def give_up(self) -> None:
         with self._lock:
             self._given_up = True
-            for group in self._groups:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
+            for end in self._ends:
+                end()
 
 
 _team: contextvars.ContextVar[_Team | None] = contextvars.ContextVar("team", default=None)
@@ -65,14 +64,32 @@ def killed_when_given_up(group: int) -> Iterator[None]:
 
     Raises GivenUp, also in place of whatever the killed command's end led to.
     """
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+    with ended_when_given_up(kill):
+        yield
+
+
+@contextlib.contextmanager
+def ended_when_given_up(end: Callable[[], None]) -> Iterator[None]:
+    """While this context lasts, giving up the work that the current thread belongs to calls ``end``.
+
+    It is called from another thread and must not raise or wait. Raises GivenUp, also in place of whatever
+    the end led to.
+    """
     team = _team.get()
     if team is None:
         yield
         return
-    with team.holding(group):
-        yield
-    if team.given_up:
-        raise GivenUp("given up")
+    try:
+        with team.holding(end):
+            yield
+    finally:
+        if team.given_up:
+            raise GivenUp("given up")
 
 
 def in_parallel(

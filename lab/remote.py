@@ -208,6 +208,12 @@ class Remote:
         """Disconnect."""
         self._connection.close()
 
+    def abandon(self) -> None:
+        """Break the connection, from whatever thread: a command that somebody waits for has no end then."""
+        transport = self._connection.client.get_transport()
+        if transport:
+            transport.close()
+
     def _pin(self, client: paramiko.SSHClient) -> None:
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         pinned = paramiko.HostKeys()

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 from lab import matrix
+from lab.errors import LabError
 from lab.exclusive import exclusive
-from lab.measure import measure
+from lab.measure import measure_all
 from lab.remote import Remote
 from lab.results import store
 from lab.results.document import GuestRun
@@ -69,19 +70,26 @@ def remote(ready: Ready) -> Iterator[Remote]:
 
 
 @pytest.fixture(scope="session")
-def measured(ready: Ready, remote: Remote, result: Result) -> GuestRun:
-    """That guest's run: everything is measured once and stored before any test looks at it."""
-    return measure(ready, remote, result)
+def outcomes(all_ready: tuple[Ready, ...], result: Result) -> dict[str, GuestRun | LabError]:
+    """Every guest's run, or what kept it from being measured: all are measured before any test looks."""
+    return measure_all(all_ready, result)
 
 
 @pytest.fixture(scope="session")
-def all_measured(all_ready: tuple[Ready, ...], result: Result) -> Result:
-    """The result with every guest's run in it; guests that no test has measured yet are measured now."""
-    stored = {path.stem for path in result.path.glob("runs/*.json")}
-    for ready in all_ready:
-        if ready.guest.name not in stored:
-            with ready.remote() as remote:
-                measure(ready, remote, result)
+def measured(ready: Ready, outcomes: dict[str, GuestRun | LabError]) -> GuestRun:
+    """One guest's run."""
+    outcome = outcomes[ready.guest.name]
+    if isinstance(outcome, LabError):
+        raise outcome
+    return outcome
+
+
+@pytest.fixture(scope="session")
+def all_measured(outcomes: dict[str, GuestRun | LabError], result: Result) -> Result:
+    """The result with every guest's run in it."""
+    for outcome in outcomes.values():
+        if isinstance(outcome, LabError):
+            raise outcome
     return result
 
 

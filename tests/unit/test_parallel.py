@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lab import paths
-from lab.errors import BuildFailed
-from lab.parallel import in_parallel
+from lab.errors import BuildFailed, GivenUp
+from lab.parallel import ended_when_given_up, in_parallel
 from lab.process import captured, run
 
 
@@ -46,6 +46,28 @@ def test_no_more_run_at_once_than_asked_for() -> None:
 
     in_parallel(watch, range(6), at_once=2)
     assert max(most) == 2
+
+
+def test_the_first_error_ends_what_the_others_wait_for() -> None:
+    meeting = threading.Barrier(2, timeout=10)
+    seen: list[type[BaseException] | str] = []
+
+    def wait_or_fail(fails: bool) -> None:
+        if fails:
+            meeting.wait()
+            raise BuildFailed("no")
+        answer = threading.Event()
+        try:
+            with ended_when_given_up(answer.set):
+                meeting.wait()
+                seen.append("ended" if answer.wait(60) else "waited in vain")
+        except GivenUp as error:
+            seen.append(type(error))
+            raise
+
+    with pytest.raises(BuildFailed, match="no"):
+        in_parallel(wait_or_fail, [False, True])
+    assert seen == ["ended", GivenUp]
 
 
 def test_the_first_error_ends_the_commands_of_the_others(tmp_path: Path) -> None:
