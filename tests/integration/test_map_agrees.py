@@ -146,11 +146,7 @@ def wide(text: str) -> list[dict[str, str]]:
 @contextlib.contextmanager
 def swap_and_huge_pages(remote: Remote) -> Iterator[None]:
     """Have 4 MiB of swap and huge pages of every sort in the guest; afterwards all is as it was."""
-    names = list(SETTINGS)
-    # Of a choice ("always [madvise] never") the chosen word.
-    script = "; ".join(f"sed -e 's/.*\\[//' -e 's/\\].*//' {name}" for name in names)
-    before = remote.succeed(script).split()
-    assert len(before) == len(names)
+    before = settings(remote)
     swap = f"{ON_DISK}/swap"
     make = f"dd if=/dev/zero of={swap} bs=1024k count=4 && chmod 600 {swap} && mkswap {swap} && swapon {swap}"
     try:
@@ -158,8 +154,16 @@ def swap_and_huge_pages(remote: Remote) -> Iterator[None]:
         remote.succeed(_write(SETTINGS))
         yield
     finally:
-        remote.succeed(_write(dict(zip(names, before, strict=True))))
+        remote.succeed(_write(before))
         remote.succeed(f"if grep -q {swap} /proc/swaps; then swapoff {swap}; fi; rm -rf {ON_DISK}")
+    assert settings(remote) == before
+    assert len(remote.succeed("cat /proc/swaps").splitlines()) == 1, "its heading"
+
+
+def settings(remote: Remote) -> dict[str, str]:
+    """What is set in the guest now; of a choice ("always [madvise] never") the chosen word."""
+    script = "; ".join(f"sed -e 's/.*\\[//' -e 's/\\].*//' {name}" for name in SETTINGS)
+    return dict(zip(SETTINGS, remote.succeed(script).split(), strict=True))
 
 
 def _write(settings: dict[str, str]) -> str:
