@@ -117,6 +117,9 @@ def _changes(compared: Comparison, pair: Pair) -> Iterator[Change]:
         missing = first.observed is None, other.observed is None
         if all(missing) or (any(missing) and row.build not in rules.EVERYWHERE):
             continue
+        if row.phase == rules.TOGETHER and (first.prediction.not_claimed or other.prediction.not_claimed):
+            # A sum of two steps has no ledger of its own; each of the two is told.
+            continue
         accounts = tuple(
             _account(compared, index, row.build, row.size_bytes, row.phase)
             for index in (pair.first, pair.other)

@@ -73,6 +73,16 @@ def test_labels_tell_only_what_is_unusual(matrix: Matrix) -> None:
     }
 
 
+def test_the_usual_kernel_is_the_most_frequent_and_of_equals_the_newest() -> None:
+    old, older = (
+        synthetic.read(guest(base, kernel=kernel))
+        for base, kernel in ((GLIBC, "6.1.153"), (GLIBC, "5.10.244"))
+    )
+    new, musl_old = synthetic.read(guest(GLIBC)), synthetic.read(guest(MUSL, kernel="6.1.153"))
+    assert labels.labels([new, old]).usual == {"x86_64": "6.12"}
+    assert labels.labels([new, old, musl_old, older]).usual == {"x86_64": "6.1"}
+
+
 def test_a_map_has_a_number_in_each_cell_and_a_shade_from_it(matrix: Matrix) -> None:
     named = labels.labels(matrix.comparison.runs)
     memset = next(iter(tables.heats(matrix.comparison, named)))

@@ -71,10 +71,14 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path, here: Path) -> None:
 def test_a_guest_measured_twice_and_equally_is_taken_once(
     tmp_path: Path, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    later = guest(GLIBC)
+    later["probe"]["created"] = "2027-01-01T00:00:00Z"
     one = written(tmp_path / "a", [guest(GLIBC)])
-    other = written(tmp_path / "b", [guest(GLIBC), guest(MUSL)])
+    other = written(tmp_path / "b", [later, guest(MUSL)])
     assert cli.main(["merge", str(one.path), str(other.path)]) == 0
     joined = store.load("latest", here)
+    taken = Path("runs") / f"{GLIBC}.json"
+    assert (joined.path / taken).read_bytes() == (one.path / taken).read_bytes()
     assert [run.guest.name for run in joined.runs()] == [GLIBC, MUSL]
     told = json.loads((joined.path / merge.MERGED).read_bytes())
     assert told["left_out"] == [{"guest": GLIBC, "result": "b"}]

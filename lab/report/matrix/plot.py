@@ -80,12 +80,12 @@ def _y(value: int, low: int, high: int) -> float:
 
 def _frame(panel: Panel, low: int, high: int) -> list[str]:
     bottom = HEIGHT - _BOTTOM
-    parts = [f'<path class="frame" d="M{_LEFT} {_TOP}V{bottom}H{WIDTH - _RIGHT}"/>']
+    parts = [f'<path class="axis-line" d="M{_LEFT} {_TOP}V{bottom}H{WIDTH - _RIGHT}"/>']
     for value in (low, high):
         parts.append(f'<text x="{_LEFT - 4}" y="{_y(value, low, high) + 4:.0f}" class="end">{value:,}</text>')
     for place, tick in enumerate(panel.ticks):
         x = _x(panel, place)
-        parts.append(f'<path class="frame" d="M{x:.1f} {bottom}v4"/>')
+        parts.append(f'<path class="axis-line" d="M{x:.1f} {bottom}v4"/>')
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 7}" class="middle">{escape(tick)}</text>')
     return parts
 
