@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import cli, paths
-from lab.commands import prune
+from lab.commands import doctor, prune
 from lab.errors import LabError
 from lab.images import pruning
 from lab.images.pruning import DAY, Entry
@@ -181,3 +181,14 @@ def test_a_hole_takes_no_room_and_a_second_name_neither(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(os.urandom(MIB))
     (tmp_path / "again").hardlink_to(tmp_path / "file")
     assert MIB <= pruning.size_of(tmp_path) < 2 * MIB
+
+
+def test_doctor_states_what_the_disk_holds(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
+    state_disk_use = doctor._CHECKS["disk use"]
+    assert state_disk_use() == "nothing yet"
+    built(store, 1, days_ago=0, mib=31)
+    built(store, 2, days_ago=0, kind="payload", mib=11)
+    assert state_disk_use() == "store 0.04 GiB; of the store image 0.03 GiB, payload 0.01 GiB"
