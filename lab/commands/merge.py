@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lab import paths, reporting
+from lab.report import words
 from lab.results import merge, store
 from lab.steps import note, step
 
@@ -15,7 +16,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Nothing is written unless all of it can be. Raises NoResult, BadDocument, MergeRefused.
     """
-    with step(f"Join {len(arguments.folders)} results"):
+    with step(f"Join {words.counted(len(arguments.folders), 'result')}"):
         sources = merge.read([Path(folder) for folder in arguments.folders])
         plan = merge.plan(sources, across_commits=arguments.across_commits)
         with store.assembled(paths.RESULTS) as hidden:
@@ -26,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"{each.guest}: measured twice, equally; the run of {each.taken.name} is taken")
     if len(plan.commits) > 1:
         note(f"measured by several commits, as you allowed: {', '.join(plan.commits)}")
-    reporting.show(compared, result)
+    # Before it is printed: a reader that closes the pipe must not undo the join.
     result.complete()
+    reporting.show(compared, result)
     return int(reporting.verdict(compared))

@@ -199,6 +199,18 @@ def test_a_result_that_cannot_be_reported_leaves_nothing_behind(
     assert not list(here.iterdir())
 
 
+def test_a_reader_who_leaves_early_does_not_undo_the_join(
+    tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(compared: object, result: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lab.reporting.show", left)
+    one = written(tmp_path / "a", [guest(GLIBC)])
+    cli.main(["merge", str(one.path)])
+    assert store.load("latest", here).runs()
+
+
 def test_joined_results_can_be_joined_again(tmp_path: Path, here: Path) -> None:
     one, other = two(tmp_path, guest(GLIBC), guest(MUSL))
     cli.main(["merge", str(one.path)])

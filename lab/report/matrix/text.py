@@ -21,7 +21,7 @@ from lab.results.rules import Build
 _SHADES = (" ", "░", "▒", "▓", "█")
 """Beside a number: the more, the darker."""
 
-_LEGEND = "✓ as predicted  ✗ not: see the findings  · no claim  start: until the first reading"
+_LEGEND = "✓ as predicted  ✗ not: see the findings  · no claim  start: to the first reading"
 
 _MAPS = 2
 """Maps shown; the report has all."""
