@@ -183,3 +183,18 @@ def _needed_versions(data: bytes, order: str, section: _Section, strings: int) -
         if not following:
             return found
         library += following
+
+
+def archive_symbols(data: bytes) -> frozenset[str]:
+    """What a static library defines, by its index: the first member of a GNU ar archive.
+
+    Raises ValueError for what is no archive with an index.
+    """
+    if data[:8] != b"!<arch>\n" or data[8:10] != b"/ ":
+        raise ValueError("not an archive with an index")
+    size = int(data[56:66])
+    index = data[68 : 68 + size]
+    # A number of symbols, as many offsets of members, then the names; big-endian on every machine.
+    (count,) = struct.unpack_from(">I", index)
+    names = index[4 + 4 * count :].split(b"\0")
+    return frozenset(name.decode() for name in names[:count])

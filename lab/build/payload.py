@@ -109,7 +109,9 @@ def _build(
             with step(f"Building {each.name}"):
                 program.build_program(each, target, root, work / each.name, folder, cache=zig_cache, log=log)
         with step("Building the faultprobe wheel"):
-            wheels.build_wheel(architecture, libc, headers, work / "wheel", folder, cache=zig_cache, log=log)
+            wheels.build_wheel(
+                architecture, libc, headers, work / "wheel", folder, cache=zig_cache, log=log, root=root
+            )
     pack_installer(folder / INSTALLER)
 
 

@@ -14,7 +14,7 @@ import msgspec
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from lab import paths, process
-from lab.build import elf, zig
+from lab.build import elf, sysroot, zig
 from lab.errors import BuildFailed, WrongWheel
 
 SOURCE = paths.REPOSITORY / "lab/faultprobe"
@@ -49,13 +49,16 @@ def build_wheel(
     *,
     cache: Path,
     log: Path,
+    root: Path | None = None,
     source: Path = SOURCE,
 ) -> Path:
     """Build faultprobe's wheel for one kind of guest, audit it, and return its path in the destination.
 
     ``headers`` is an unpacked libpython3.x-dev of that architecture, ``work`` a scratch folder, ``cache``
-    zig's. The repository is only read. Raises BuildFailed when a command fails, WrongWheel when the wheel is
-    not what its tag says.
+    zig's. ``root`` is a sysroot with the guest's libc and libgcc: what the machine cannot do (64-bit division
+    on a 32-bit one) is taken from there, and every symbol that the module needs is looked for. Without it the
+    module has neither. The repository is only read. Raises BuildFailed when a command fails, WrongWheel when
+    the wheel is not what its tag says.
     """
     target = zig.target(architecture, libc)
     copy, built, settings = work / "source", work / "dist", work / "settings"
@@ -66,7 +69,7 @@ def build_wheel(
         place.chmod(0o644)
     settings.mkdir(parents=True, exist_ok=True)
     environment = zig.environment(cache, python_path=[settings])
-    link = _link_command(target, work / "link", environment, log=log)
+    link = _link_command(target, root, work / "link", environment, log=log)
     (settings / f"{_SETTINGS_MODULE}.py").write_text(_settings(target, headers, link))
     environment["SOURCE_DATE_EPOCH"] = EPOCH
     environment["_PYTHON_SYSCONFIGDATA_NAME"] = _SETTINGS_MODULE
@@ -84,14 +87,22 @@ def build_wheel(
     if len(wheels) != 1:
         raise BuildFailed(f"{len(wheels)} wheels came out, not one", where=target.triple, hint=f"log: {log}")
     check_wheel(wheels[0], architecture, libc)
+    if root is not None:
+        check_symbols(wheels[0], sysroot.libc_folder(root, target) / "libc.a")
     audit_wheel(wheels[0], work, log=log)
     destination.mkdir(parents=True, exist_ok=True)
     return shutil.copyfile(wheels[0], destination / wheels[0].name)
 
 
-def _link_command(target: zig.Target, work: Path, environment: Mapping[str, str], *, log: Path) -> list[str]:
+def _link_command(
+    target: zig.Target, root: Path | None, work: Path, environment: Mapping[str, str], *, log: Path
+) -> list[str]:
     """How an extension module is linked: bound when it is imported, so no phase of an experiment pays."""
     command = [*zig.compiler(target), "-shared", "-Wl,-z,now", *zig.LINK_FLAGS]
+    if root is not None:
+        # Of the second only arm takes anything: there every function refers to the unwinder.
+        libgcc = sysroot.libgcc_folder(root, target)
+        command += [str(libgcc / "libgcc.a"), str(libgcc / "libgcc_eh.a")]
     if target.libc == "glibc":
         return command
     # zig would record that the module needs "libc.so", musl's own name for itself. musl's loader takes that,
@@ -179,6 +190,19 @@ def check_wheel(path: Path, architecture: str, libc: str) -> None:
             needs = ", ".join(found.needed) or "no library"
             what = f"{name} in it needs {needs}, {guest} has {target.libraries[0]}"
             raise WrongWheel(what, where=path.name)
+
+
+def check_symbols(path: Path, libc: Path) -> None:
+    """Raise WrongWheel when a module needs a symbol that neither Python nor the libc (libc.a) has.
+
+    A link for a shared object leaves such a symbol open, and the import fails in the guest.
+    """
+    has = elf.archive_symbols(libc.read_bytes())
+    for name, data in _extension_modules(path).items():
+        needed = (each for each in elf.symbols(data).undefined if not each.startswith(("Py", "_Py")))
+        missing = sorted(set(needed) - has)
+        if missing:
+            raise WrongWheel(f"{name} in it needs {', '.join(missing)}, which nothing has", where=path.name)
 
 
 def _extension_modules(path: Path) -> dict[str, bytes]:

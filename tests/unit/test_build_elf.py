@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from lab.build import elf, program
+from lab.build import elf, program, wheels
+from lab.errors import WrongWheel
 
 NAMES = b"\0malloc\0statx\0__cxa_finalize\0mine\0GLIBC_2.17\0GLIBC_2.34\0libc.so.6\0"
 UNDEFINED, HERE = 0, 7
@@ -94,3 +96,33 @@ def test_versions_are_compared_as_numbers() -> None:
     asked = ["GLIBC_2.4", "GLIBC_2.17", "GLIBC_2.31", "GLIBC_2.34", "LIBSELINUX_1.0"]
     assert program.too_new(asked, "2.31") == ["GLIBC_2.34"]
     assert program.too_new(asked, "2.17") == ["GLIBC_2.31", "GLIBC_2.34"]
+
+
+def make_archive(*names: str) -> bytes:
+    content = struct.pack(f">{1 + len(names)}I", len(names), *range(len(names)))
+    content += b"".join(name.encode() + b"\0" for name in names)
+    header = b"/".ljust(16) + b"0".ljust(32) + str(len(content)).encode().ljust(10) + b"`\n"
+    return b"!<arch>\n" + header + content
+
+
+def test_the_index_of_a_static_library_names_what_it_defines() -> None:
+    assert elf.archive_symbols(make_archive("malloc", "free")) == {"malloc", "free"}
+
+
+@pytest.mark.parametrize("data", [b"", b"!<arch>\n", b"!<arch>\nmember.o/       "])
+def test_an_archive_without_an_index_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not an archive with an index"):
+        elf.archive_symbols(data)
+
+
+def test_a_wheel_that_needs_what_nothing_has_is_refused(tmp_path: Path) -> None:
+    wheel = tmp_path / "faultprobe-0.1.0-cp39-abi3-musllinux_1_2_i686.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("faultprobe/_native.abi3.so", make_elf(wide=False, little=True))
+    libc = tmp_path / "libc.a"
+    libc.write_bytes(make_archive("free"))
+    with pytest.raises(WrongWheel) as caught:
+        wheels.check_symbols(wheel, libc)
+    assert caught.value.what == "faultprobe/_native.abi3.so in it needs malloc, which nothing has"
+    libc.write_bytes(make_archive("free", "malloc"))
+    assert wheels.check_symbols(wheel, libc) is None
