@@ -36,7 +36,7 @@ def fields_of(module: str, name: str) -> set[str]:
 
 
 def schema_version(module: str) -> int:
-    found = re.search(r"^SCHEMA_VERSION = (\d+)$", (FAULTPROBE / f"{module}.py").read_text(), re.MULTILINE)
+    found = re.search(r"^(?:RUN_)?SCHEMA_VERSION = (\d+)$", (FAULTPROBE / f"{module}.py").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1])
 
@@ -94,7 +94,7 @@ def test_the_mirror_reads_only_fields_that_faultprobe_writes(
 @pytest.mark.parametrize(
     ("module", "ours"),
     [
-        ("document", mirror.SCHEMA_VERSION),
+        ("version", mirror.SCHEMA_VERSION),
         ("aslr", document.SCHEMA_VERSION),
         ("memorymap/schema", document.MAPS_VERSION),
     ],
