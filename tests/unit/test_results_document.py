@@ -36,7 +36,8 @@ def fields_of(module: str, name: str) -> set[str]:
 
 
 def schema_version(module: str) -> int:
-    found = re.search(r"^(?:RUN_)?SCHEMA_VERSION = (\d+)$", (FAULTPROBE / f"{module}.py").read_text(), re.MULTILINE)
+    text = (FAULTPROBE / f"{module}.py").read_text()
+    found = re.search(r"^(?:RUN_)?SCHEMA_VERSION = (\d+)$", text, re.MULTILINE)
     assert found is not None
     return int(found[1])
 
