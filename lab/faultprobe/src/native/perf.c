@@ -113,6 +113,11 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args)
     attr.use_clockid = 1;
     attr.clockid = CLOCK_MONOTONIC;
     descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    if (descriptor < 0 && errno == EINVAL && sizeof(long) < sizeof(uint64_t)) {
+        /* The kernel means its own long, and it may be a 64-bit one with 32-bit programs. */
+        attr.bp_len = sizeof(uint64_t);
+        descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    }
     if (descriptor < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     return PyLong_FromLong(descriptor);
