@@ -37,10 +37,10 @@ _RESEED = (
     "import fcntl,os,struct,sys;"
     "seed=sys.stdin.buffer.read(64);"
     "random=os.open('/dev/random',os.O_WRONLY);"
-    # RNDADDENTROPY and RNDRESEEDCRNG of linux/random.h: the same numbers on every architecture QEMU is used
-    # for here.
-    "fcntl.ioctl(random,0x40085203,struct.pack('ii64s',512,64,seed));"
-    "fcntl.ioctl(random,0x5207)"
+    # RNDADDENTROPY and RNDRESEEDCRNG of linux/random.h; POWER encodes the direction of a call in other bits.
+    "power=os.uname().machine.startswith('ppc');"
+    "fcntl.ioctl(random,0x80085203 if power else 0x40085203,struct.pack('ii64s',512,64,seed));"
+    "fcntl.ioctl(random,0x20005207 if power else 0x5207)"
 )
 """Python for a guest whose machine cannot tell it that it was restored: new random numbers from the host."""
 

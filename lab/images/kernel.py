@@ -17,6 +17,7 @@ from lab.images.store import Store, digest, key_of
 from lab.images.unpack import unpack
 from lab.process import run
 from lab.steps import step
+from lab.suites import SUITES
 
 _MAY_BE_BUILT_IN = ("crc32c_generic", "virtio_ccw")
 """Modules that a kernel need not have. ext4 asks for crc32c at run time, so no dependency names it; later
@@ -24,12 +25,19 @@ kernels have it in a library of their own. virtio_ccw is part of an s390x kernel
 has no entry among what is built in.
 """
 
-INIT = paths.RECIPES / "initrd" / "init"
+_INITRD = paths.RECIPES / "initrd"
 
 
 def modules(bus: str) -> tuple[str, ...]:
     """What a guest needs to reach its root and its network; ``bus`` is that of its virtio devices."""
     return (f"virtio_{bus}", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "crc32c_generic")
+
+
+def init_files(bus: str) -> dict[str, Path]:
+    """The scripts in the root of an initrd; the kernel runs ``init``."""
+    if bus == "ccw":
+        return {"init": _INITRD / "init-ccw", "init-common": _INITRD / "init"}
+    return {"init": _INITRD / "init"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,16 @@ def _content(module: Path) -> bytes:
     return lzma.decompress(content) if module.suffix == ".xz" else content
 
 
+def _check_series(release: str, chosen: PackageSet) -> None:
+    series = SUITES[chosen.suite].kernel
+    if not release.startswith(f"{series}."):
+        raise BuildFailed(
+            f"Linux {release}, not {series}",
+            where=chosen.name,
+            hint="mend lab/suites.py and inventory/guests.yml",
+        )
+
+
 def _build(folder: Path, chosen: PackageSet, bus: str) -> None:
     log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
     with step(f"Make {chosen.name} and its initrd"):
@@ -84,8 +102,10 @@ def _build(folder: Path, chosen: PackageSet, bus: str) -> None:
         if image is None:
             raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
         release = image.name.split("-", 1)[1]
+        _check_series(release, chosen)
         busybox = (tree / "usr/bin/busybox").read_bytes()
-        files = {"init": (0o755, INIT.read_bytes()), "bin/busybox": (0o755, busybox)}
+        files = {name: (0o755, file.read_bytes()) for name, file in init_files(bus).items()}
+        files["bin/busybox"] = (0o755, busybox)
         names = []
         for module in _module_order(tree, release, modules(bus), log):
             name = module.name.removesuffix(".xz")
@@ -108,7 +128,8 @@ def kernel(architecture: str, suite: str, page_size: int) -> Kernel:
     store = Store()
 
     def use(chosen: PackageSet) -> Path:
-        parts = {"packages": chosen.hashes(), "init": digest(INIT), "modules": modules(bus), "format": 1}
+        inits = {name: digest(file) for name, file in init_files(bus).items()}
+        parts = {"packages": chosen.hashes(), **inits, "modules": modules(bus), "format": 1}
         return store.ensure("kernel", key_of(parts), lambda folder: _build(folder, chosen, bus))
 
     root = fetch.building(recipe, suite, architecture, use)
