@@ -38,5 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
             guest.provider,
             "yes" if guest in default else "",
         )
-    Console().print(table)
+    # A guest is one line, even where the terminal is taken to be narrow.
+    Console(width=max(Console().width, 110)).print(table)
     return 0

@@ -190,12 +190,25 @@ Dir::Cache::srcpkgcache "";
         """The newest version of each package in a suite, without what it depends on."""
         return self._records([f"{name}/{suite}" for name in names], suite) if names else ()
 
-    def depended_on(self, suite: str, meta: str) -> str:
-        """The first package that a meta package depends on: of linux-image-amd64, the kernel."""
-        record = self._show([f"{meta}/{suite}"], suite)[0]
-        if "Depends" not in record:
+    def behind(self, suite: str, meta: str) -> tuple[str, ...]:
+        """The packages that a meta package stands for: of linux-image-amd64, those with the kernel.
+
+        From Linux 7 on that is a meta package again: of the kernel, its modules, and lists of them.
+        """
+        needed = self._depends(suite, meta)
+        if not needed:
             raise BuildFailed(f"{meta} depends on nothing", where=f"apt, {suite}", hint="mend the recipe")
-        return re.split(r"[ ,(|]", record["Depends"])[0]
+        first = next((name for name in needed if name.startswith("linux-image-")), needed[0])
+        parts = [
+            name for name in self._depends(suite, first) if re.match(r"linux-(base|binary|modules)-\d", name)
+        ]
+        return tuple(parts) or (first,)
+
+    def _depends(self, suite: str, name: str) -> list[str]:
+        """The packages that a package depends on; of alternatives the first."""
+        record = self._show([f"{name}/{suite}"], suite)[0]
+        depends = record.get("Depends", "")
+        return [re.split(r"[ (|]", each.strip())[0] for each in depends.split(",") if each.strip()]
 
     def sources(self, suite: str, names: tuple[str, ...]) -> tuple[Package, ...]:
         """The pristine upstream tarball of each source package in a suite."""

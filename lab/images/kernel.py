@@ -82,6 +82,16 @@ def _content(module: Path) -> bytes:
     return lzma.decompress(content) if module.suffix == ".xz" else content
 
 
+def _image(tree: Path, chosen: PackageSet) -> tuple[Path, str]:
+    """The kernel's image and its release."""
+    for image in (tree / "boot").glob("vmlinu*"):
+        return image, image.name.split("-", 1)[1]
+    # From Linux 7 on it lies beside its modules.
+    for image in (tree / "usr/lib/modules").glob("*/vmlinu*"):
+        return image, image.parent.name
+    raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
+
+
 def _check_series(release: str, chosen: PackageSet) -> None:
     series = SUITES[chosen.suite].kernel
     if not release.startswith(f"{series}."):
@@ -98,10 +108,7 @@ def _build(folder: Path, chosen: PackageSet, bus: str) -> None:
         tree = folder / "tree"
         tree.mkdir()
         unpack(fetch.fetch(chosen.packages).values(), tree, log)
-        image = next((tree / "boot").glob("vmlinu*"), None)
-        if image is None:
-            raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
-        release = image.name.split("-", 1)[1]
+        image, release = _image(tree, chosen)
         _check_series(release, chosen)
         busybox = (tree / "usr/bin/busybox").read_bytes()
         files = {name: (0o755, file.read_bytes()) for name, file in init_files(bus).items()}

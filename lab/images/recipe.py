@@ -43,7 +43,7 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def resolve(self, apt: PrivateApt, suite: str) -> tuple[Package, ...]:
         """What the archive has for these lists now."""
-        behind = tuple(apt.depended_on(suite, meta) for meta in self.behind)
+        behind = tuple(name for meta in self.behind for name in apt.behind(suite, meta))
         return (
             *apt.with_dependencies(suite, self.with_dependencies),
             *apt.alone(suite, self.alone + behind),

@@ -34,6 +34,13 @@ class Tools:
     key: str
     versions: dict[str, str]
 
+    def _loader(self, path: str) -> Path:
+        """The dynamic loader, by its absolute path on a machine; glibc 2.31 has an absolute link there."""
+        loader = Path(f"{self.root}{path}")
+        if loader.is_symlink() and loader.readlink().is_absolute():
+            return self._loader(str(loader.readlink()))
+        return loader
+
     def command(self, program: str) -> list[str]:
         """The argv that starts a program of this directory; raises MissingTool when there is none."""
         for folder in ("usr/bin", "usr/sbin"):
@@ -48,7 +55,7 @@ class Tools:
             libraries,
             *(p for p in sorted(libraries.iterdir()) if p.is_dir() and any(p.glob("lib*.so*"))),
         ]
-        argv = [f"{self.root}{host.loader}", "--library-path", ":".join(map(str, folders)), str(path)]
+        argv = [str(self._loader(host.loader)), "--library-path", ":".join(map(str, folders)), str(path)]
         if program.startswith("qemu-system-"):
             for share in ("usr/share/qemu", "usr/share/seabios"):
                 argv += ["-L", str(self.root / share)]

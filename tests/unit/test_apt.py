@@ -139,12 +139,24 @@ def test_nothing_wanted_is_nothing(private: PrivateApt) -> None:
 
 
 def test_a_meta_package_names_what_is_behind_it(private: PrivateApt) -> None:
-    assert private.depended_on("stable", "meta") == "kernel-6.12"
+    assert private.behind("stable", "meta") == ("kernel-6.12",)
+
+
+def test_a_kernel_that_comes_in_parts_is_all_of_them(private: PrivateApt, archive: Archive) -> None:
+    archive.add("linux-image-any", "7", depends="linux-base-any, linux-image-7-any")
+    archive.add("linux-image-7-any", "7", depends="linux-base-7-any, linux-binary-7-any, linux-modules-7-any")
+    for name in ("linux-base-any", "linux-base-7-any", "linux-binary-7-any", "linux-modules-7-any"):
+        archive.add(name, "7")
+    archive.publish()
+    private.prepare(("stable",))
+    assert private.behind("stable", "linux-image-any") == tuple(
+        f"linux-{part}-7-any" for part in ("base", "binary", "modules")
+    )
 
 
 def test_a_meta_package_with_nothing_behind_it_is_told(private: PrivateApt) -> None:
     with pytest.raises(BuildFailed, match=r"^apt, stable: alone depends on nothing; mend the recipe$"):
-        private.depended_on("stable", "alone")
+        private.behind("stable", "alone")
 
 
 def test_of_a_source_package_the_pristine_tarball_is_taken(private: PrivateApt, archive: Archive) -> None:
