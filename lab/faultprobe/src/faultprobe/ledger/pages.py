@@ -162,8 +162,11 @@ class Pages:
             finding.cause, finding.order = causes.HUGETLB, order_of(fault)
             return State(ANONYMOUS, frame, self.forks)
         if finding.is_growth:
+            # Read, it has the zero page; without frames the next fault tells, or a snapshot.
             finding.cause = causes.STACK_GROWTH
-            return State(ANONYMOUS, frame, self.forks)
+            if not self.machine.has_detail:
+                return State(UNSURE, 0, self.forks, finding)
+            return State(ANONYMOUS if frame else ZERO, frame, self.forks)
         if not self.machine.has_detail:
             finding.cause = causes.ANONYMOUS_FIRST
             return State(UNSURE, 0, self.forks, finding)

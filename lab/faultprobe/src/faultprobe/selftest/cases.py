@@ -135,6 +135,8 @@ CASES = (
     Case("large-folios", "writes to 1 MiB with mTHP of 64 KiB", rule=rules.large_folios,
          settings=((f"{HUGE_PAGES}/hugepages-64kB/enabled", "madvise"),), since=(6, 8)),
     Case("stack-growth", "writes to 1 MiB of stack, downwards", rule=rules.stack),
+    Case("stack-read-then-write", "reads 1 MiB of stack, downwards, then writes to it",
+         {causes.ZERO_COPY: MIB}, rule=rules.stack),
     Case("empty-and-again", "writes, MADV_DONTNEED, writes again", {causes.ZERO_FILL: Pages(2 << 20)}),
     Case("move", "writes, then mremap to twice the size, writes all", {causes.ZERO_FILL: MIB}),
     Case("heap", "writes to 1 MiB from brk", {causes.ZERO_FILL: MIB}),

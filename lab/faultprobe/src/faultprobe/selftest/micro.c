@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -349,7 +350,7 @@ static void name_stack(void)
 }
 
 /* Above the region is room for what start-up and the functions called here have touched already. */
-static void stack_growth(void)
+static void grow_stack(bool is_read_first)
 {
     size_t room = (64 << 10) + page;
     volatile char *region;
@@ -357,9 +358,21 @@ static void stack_growth(void)
     name_stack();
     region = __builtin_alloca(MIB + room);
     region = (volatile char *)(((uintptr_t)region + page - 1) / page * page);
+    for (size_t at = pages; is_read_first && at > 0; at--)
+        (void)region[(at - 1) * page];
     for (size_t at = pages; at > 0; at--)
         region[(at - 1) * page] = 1;
     name_region(region, MIB);
+}
+
+static void stack_growth(void)
+{
+    grow_stack(false);
+}
+
+static void stack_read_then_write(void)
+{
+    grow_stack(true);
 }
 
 static void empty_and_again(void)
@@ -692,6 +705,7 @@ static const struct {
     {"huge-read-then-write", huge_read_then_write, 1},
     {"large-folios", large_folios, 1},
     {"stack-growth", stack_growth, 0},
+    {"stack-read-then-write", stack_read_then_write, 0},
     {"empty-and-again", empty_and_again, 0},
     {"move", move, 0},
     {"heap", heap, 0},

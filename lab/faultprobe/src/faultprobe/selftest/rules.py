@@ -199,11 +199,12 @@ def forked(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
 
 
 def stack(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
-    """Below what was the stack it grows, page by page; above, pages are filled."""
+    """Below what was the stack it grows, page by page; above, pages are filled, or read and copied later."""
     region = observed.regions[0]
     there = machine.pages(max(0, region.end - observed.stack_start))
-    wanted = {causes.STACK_GROWTH: machine.pages(region.end - region.start) - there, causes.ZERO_FILL: there}
-    judged = exactly(observed, Counts(wanted, {}), machine)
+    first = causes.ZERO_PAGE if causes.ZERO_COPY in expected.causes else causes.ZERO_FILL
+    grown = {causes.STACK_GROWTH: machine.pages(region.end - region.start) - there, first: there}
+    judged = exactly(observed, Counts(dict(expected.causes) | grown, {}), machine)
     judged.residues.append(STACK_START)
     growing = [each["address"] for each in observed.faults if each["cause"] == causes.STACK_GROWTH]
     if any(address >= observed.stack_start for address in growing):
