@@ -76,6 +76,12 @@ def with_memset(run: Run, faults: int, *, extra: str = "zero-page") -> Run:
     return run
 
 
+def without_prediction(run: Run) -> Run:
+    """The run of a guest whose facts allow no prediction: huge pages wherever one fits."""
+    run["probe"]["facts"]["thp"]["enabled"] = "always"
+    return run
+
+
 def linked(run: Run, build: Build, like: Build, loader: int = 0) -> Run:
     """The run with the demonstration linked in another way; it costs what ``like`` does, and so much more."""
     text = json.dumps(run["traces"][like.value])

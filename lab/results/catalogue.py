@@ -99,6 +99,15 @@ BESIDE_MEMCPY = Rule(
     "musl src/string and ldso/dynlink.c; symbol table of Debian's musl 1.2.5",
 )
 
+OVERLAPPING_COPY = Rule(
+    "overlapping-copy",
+    "memset reads before it writes",
+    "On s390x glibc's memset copies the block onto itself, one byte further on (MVC, 256 bytes at a time). "
+    "Where a copy begins before a page and ends in it, it reads the page first: the zero page comes, then "
+    "the page's own copy of it, two faults.",
+    "glibc sysdeps/s390/memset-z900.S; z/Architecture Principles of Operation: MOVE (MVC)",
+)
+
 APPLIED = (
     FIRST_TOUCH,
     PAGE_SIZE,
@@ -111,6 +120,7 @@ APPLIED = (
     START_UP,
     FAULT_AROUND,
     BESIDE_MEMCPY,
+    OVERLAPPING_COPY,
 )
 
 BELOW_THRESHOLD = Rule(
@@ -179,13 +189,6 @@ OTHER_LIBC = Rule(
     "What malloc touches is known for glibc and for musl from 1.2.1 on, whose malloc is mallocng.",
     "glibc malloc/malloc.c; musl src/malloc/mallocng and, before 1.2.1, src/malloc/oldmalloc",
 )
-OVERLAPPING_COPY = Rule(
-    "overlapping-copy",
-    "memset reads before it writes",
-    "On s390x memset may be an overlapping copy (mvc) that reads each new page before it writes there: the "
-    "zero page first, then a page of its own, up to two faults for each page.",
-    "z/Architecture Principles of Operation: MOVE (MVC); glibc sysdeps/s390/memset-z900.S",
-)
 
 LIMITS = (
     BELOW_THRESHOLD,
@@ -198,7 +201,6 @@ LIMITS = (
     MEMORY_TAGGING,
     OTHER_ALLOCATOR,
     OTHER_LIBC,
-    OVERLAPPING_COPY,
 )
 """Rules that say why no number is given."""
 

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lab.results import allocators, catalogue
+from lab.results import allocators, catalogue, overlap
 from lab.results.allocators import Layout
 from lab.results.aslr import Calibration
 from lab.results.catalogue import Rule
@@ -128,7 +128,11 @@ def predict(
         first = [PhasePrediction(phase, (), obstacle) for phase in (MALLOC, MEMSET, TOGETHER)]
     else:
         layouts, rule = _layouts(facts, size_bytes, build)
-        first = [_in_malloc(layouts, rule), _in_memset(facts, layouts, rule), _together(facts, layouts, rule)]
+        first = [
+            _in_malloc(layouts, rule),
+            _in_memset(facts, size_bytes, layouts, rule),
+            _together(facts, size_bytes, layouts, rule),
+        ]
     if build is not Build.IN_PROCESS:
         # The program's own start-up falls into the malloc step, so the sum of both steps says nothing.
         first.pop()
@@ -181,8 +185,6 @@ def _obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
         yield Reason(
             catalogue.OTHER_ALLOCATOR, f"LD_PRELOAD={facts.tunables['LD_PRELOAD']} may bring another malloc"
         )
-    if facts.architecture == "s390x":
-        yield Reason(catalogue.OVERLAPPING_COPY, "on s390x memset may fault twice on each page")
     if facts.thp.enabled == "always":
         yield Reason(
             catalogue.THP, "transparent huge pages are set to always: one fault may bring in many pages"
@@ -200,8 +202,20 @@ def _obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
         )
 
 
+def _copies_onto_itself(facts: Facts) -> bool:
+    """Whether libc's memset is an overlapping copy, which reads a page before it writes there."""
+    return facts.architecture == "s390x" and facts.libc.family == "glibc"
+
+
 def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Iterator[Reason]:
     settings = tunables(facts)
+    if _copies_onto_itself(facts) and size > overlap.LARGEST:
+        yield Reason(
+            catalogue.OVERLAPPING_COPY,
+            "on s390x the processor decides whether memset of so many bytes faults twice on each page",
+        )
+    if _copies_onto_itself(facts) and _number(settings.get("glibc.malloc.perturb", "0")) != 0:
+        yield Reason(catalogue.OVERLAPPING_COPY, "on s390x malloc may fault twice on each page it fills")
     if _number(settings.get("glibc.malloc.hugetlb", "0")) != 0:
         yield Reason(
             catalogue.HUGETLB_TUNABLE,
@@ -271,26 +285,38 @@ def _in_malloc(layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
     return PhasePrediction(MALLOC, _possible(terms))
 
 
-def _in_memset(facts: Facts, layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
+def _in_memset(facts: Facts, size: int, layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
     terms = [
         (
             _spanned(facts, layout),
             Term(rule, layout.in_memset - len(layout.buffer), "touched by malloc before"),
+            *_read_first(facts, size, layout),
         )
         for layout in layouts
     ]
     return PhasePrediction(MEMSET, _possible(terms))
 
 
-def _together(facts: Facts, layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
+def _together(facts: Facts, size: int, layouts: tuple[Layout, ...], rule: Rule) -> PhasePrediction:
     terms = [
         (
             _spanned(facts, layout),
             Term(rule, layout.touched - len(layout.buffer), "malloc's own, beside the buffer"),
+            *_read_first(facts, size, layout),
         )
         for layout in layouts
     ]
     return PhasePrediction(TOGETHER, _possible(terms))
+
+
+def _read_first(facts: Facts, size: int, layout: Layout) -> tuple[Term, ...]:
+    if not _copies_onto_itself(facts):
+        return ()
+    first_byte = allocators.glibc_header_bytes(facts.architecture)
+    twice = overlap.read_first(layout, first_byte, size, facts.page_size_bytes)
+    return (
+        Term(catalogue.OVERLAPPING_COPY, twice, f"memset reads {twice:,} of them before it writes there"),
+    )
 
 
 def _spanned(facts: Facts, layout: Layout) -> Term:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.results import aslr, catalogue, document, mirror, rules
+from lab.results import allocators, aslr, catalogue, document, mirror, overlap, rules
 from lab.results.mirror import Facts
 from lab.results.rules import Build, Prediction
 
@@ -168,8 +168,43 @@ def test_glibc_on_aarch64_asks_for_huge_pages_from_2_43_on(version: str, mode: s
     assert refusal(rules.predict(arm, MIB, Build.IN_PROCESS)) == rule
 
 
-def test_memset_on_s390x_is_another_experiment() -> None:
-    assert refusal(rules.predict(facts(architecture="s390x"), MIB, Build.IN_PROCESS)) == "overlapping-copy"
+@pytest.mark.parametrize(
+    ("size", "memset"),
+    [
+        (MIB, 512),
+        # As measured. Every page but the first is read before it is written.
+        (3 * MIB + 1, 1536),
+        # 1 byte of the last page: the last copy writes there, but reads up to the page only.
+        (MIB - 15, 511),
+        (MIB - 14, 512),
+        (MIB - 16, 510),
+    ],
+)
+def test_memset_on_s390x_reads_each_page_before_it_writes_there(size: int, memset: int) -> None:
+    found = rules.predict(facts(architecture="s390x"), size, Build.IN_PROCESS)
+    assert counts(found)["memset"] == (memset,)
+    assert counts(found)["malloc + memset"] == (memset + 1,)
+
+
+def test_a_copy_that_ends_where_a_page_begins_does_not_read_it() -> None:
+    layout = allocators.Layout(frozenset(), range(4))
+    assert overlap.read_first(layout, 256, 3 * 4096, 4096) == 0
+    assert overlap.read_first(layout, 255, 3 * 4096, 4096) == 3
+
+
+def test_musl_on_s390x_writes_words() -> None:
+    assert counts(rules.predict(facts(MUSL, architecture="s390x"), MIB, Build.IN_PROCESS))["memset"] == (255,)
+
+
+def test_what_memset_does_with_very_large_blocks_on_s390x_depends_on_the_processor() -> None:
+    found = rules.predict(facts(architecture="s390x"), 41 * MIB, Build.IN_PROCESS)
+    assert refusal(found) == "overlapping-copy"
+
+
+def test_malloc_that_fills_the_block_on_s390x_is_another_experiment() -> None:
+    tunables = {"MALLOC_PERTURB_": "1"}
+    found = rules.predict(facts(architecture="s390x", tunables=tunables), MIB, Build.IN_PROCESS)
+    assert refusal(found) == "overlapping-copy"
 
 
 def test_a_refused_prediction_claims_no_phase_but_the_last() -> None:
