@@ -62,6 +62,24 @@ class StartUp:
         return self.printed - self.brought_along - sum(line.faults for line in self.lines)
 
 
+WITHOUT_BREAKPOINTS = {
+    "riscv64": "Linux has no hardware breakpoints on riscv64",
+    "s390x": "Linux offers no hardware breakpoints to perf on s390x, whose event recording is ptrace's alone",
+    "ppc64le": "the breakpoints that Linux offers to perf on ppc64le watch data only, not instructions",
+}
+"""Why main cannot be marked there (HAVE_HW_BREAKPOINT in arch/*/Kconfig; on ppc64le arch_bp_generic_fields in
+arch/powerpc/kernel/hw_breakpoint.c). It is known all the same where main's first instruction faults.
+"""
+
+
+def why_main_may_be_unknown(run: GuestRun, build: Build) -> str | None:
+    """Why libc's start-up need not be told from the program; None where it must be."""
+    architecture, libc = run.probe.facts.architecture, run.probe.facts.libc.family
+    if architecture == "armv7l" and libc == "glibc" and build.is_static:
+        return "the entry point is Debian's Thumb code, at an odd address, where no breakpoint is accepted"
+    return WITHOUT_BREAKPOINTS.get(architecture)
+
+
 def of(runs: Sequence[GuestRun], build: Build) -> tuple[StartUp | None, ...]:
     """The start-up of one program on each guest; None where the run holds no full trace of it."""
     return tuple(_of(run, build) for run in runs)

@@ -15,8 +15,11 @@ def placement_step(run: GuestRun, remote: Remote, folder: Path) -> int:
     """Pages between two places that libc can have, from the alignment its segments ask for.
 
     glibc's loader heeds p_align (since 2.35: bug 28676), which is 64 KiB on aarch64; an interpreter, which
-    musl's libc is, is mapped by the kernel at any page.
+    musl's libc is, is mapped by the kernel at any page. On s390x the kernel itself puts every file at a
+    multiple of 512 KiB (MMAP_ALIGN_MASK, arch/s390/include/asm/elf.h).
     """
+    if run.guest.architecture == "s390x":
+        return (512 << 10) // run.guest.page_size
     path = aslr.read(run).report.libc
     if path is None or Path(path).name.startswith("ld-"):
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from lab.remote import Remote
@@ -45,7 +46,9 @@ def test_the_pages_that_memset_maps_are_those_its_faults_name_from_first_to_last
     found = pages_of(measured)
     malloc, memset, _ = found.steps
     left = [page for page in found.buffer if page not in changed(malloc)]
-    assert (named(memset), sorted(changed(memset))) == (left, left)
+    # Where memset reads a page before it writes there (s390x), its two faults follow each other.
+    in_order = [page for page, _ in itertools.groupby(named(memset))]
+    assert (in_order, sorted(changed(memset))) == (left, left)
 
 
 def test_the_second_memset_changes_no_page(measured: GuestRun) -> None:
