@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from lab.images import Image, fetch, image_for, tools
 from lab.images.fetch import PackageSet
 from lab.images.store import Store
 from lab.matrix import Guest
+from lab.parallel import ended_when_given_up, in_parallel
 from lab.provisioning import Target, provision, provisioned_key
 from lab.remote import Remote
 from lab.results.store import Result
@@ -161,13 +163,17 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
             recap = provision(targets, log=paths.cache() / "logs" / "ansible.log")
             for name, host in sorted(recap.hosts.items()):
                 note(f"{name}: {host.ok} tasks, {host.changed} changed")
-        for machine in machines:
-            with step(f"Calibrate {machine.name}"), machine.remote() as remote:
-                remote.succeed(f"{ASLR} --runs 1 --json /dev/null -- {DEMONSTRATION}")
+        in_parallel(_calibrate, machines, at_once=len(os.sched_getaffinity(0)))
         for each, machine in zip(missing, machines, strict=True):
             with step(f"Save the state of {each.guest.name}"):
                 made[each.guest.name] = _save(each, machine, store)
     return made
+
+
+def _calibrate(machine: Machine) -> None:
+    """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation."""
+    with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
+        remote.succeed(f"{ASLR} --runs 1 --json /dev/null -- {DEMONSTRATION}")
 
 
 def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:

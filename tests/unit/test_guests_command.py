@@ -136,5 +136,5 @@ def test_a_machine_without_pci_has_devices_of_its_own_bus() -> None:
 def test_a_32_bit_userland_is_told_to_see_a_32_bit_machine() -> None:
     argv = guest_command(spec("i686"), FILES, TOKEN)
     assert values(argv, "-append") == [
-        "root=/dev/vda rw console=ttyS0 panic=-1 quiet faultlab.personality=linux32"
+        "root=/dev/vda rw console=ttyS0 panic=-1 quiet mitigations=off faultlab.personality=linux32"
     ]
