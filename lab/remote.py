@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import shlex
 import socket
 import time
@@ -301,7 +302,8 @@ class Remote:
         with self._noticing_death(script):
             channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
             with contextlib.closing(channel):
-                channel.exec_command(script)
+                # As bytes: an argument may be the name of a file, which need not be UTF-8.
+                channel.exec_command(os.fsencode(script))
                 channel.shutdown_write()
                 ended = channel.status_event.wait(timeout)
                 status = channel.recv_exit_status() if ended else 0
@@ -314,6 +316,10 @@ class Remote:
     def feed(self, command: str | Sequence[str], source: BinaryIO) -> None:
         """Run a command that must succeed with the rest of a file as its stdin. Raises CommandFailed."""
         self._exchange(_script(command), source=source)
+
+    def fetch(self, command: str | Sequence[str], sink: BinaryIO) -> None:
+        """Run a command that must succeed with its stdout to a file, byte by byte. Raises CommandFailed."""
+        self._exchange(_script(command), sink=sink)
 
     def put(self, local: Path, remote_path: str, *, mode: int = 0o644) -> None:
         """Copy a file to the guest, whole or not at all; through cat, as a small SSH server has no SFTP."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import itertools
+import os
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -196,7 +198,7 @@ def _run(order: Order, remote: Remote, *, aslr: bool, timeout: float) -> bytes:
     options = ["--json", f"{PLACE}/ledger.json", *([] if aslr else ["--no-aslr"])]
     argv = ["env", "-i", *settings, *PROBE.split(), "trace", *options, "--", *order.argv]
     streams = f"</dev/null >{PLACE}/stdout 2>{PLACE}/stderr"
-    shown = shlex.join(order.argv)
+    shown = as_text(shlex.join(order.argv))
     try:
         status = remote.attend(
             f"cd {FOLDER} && echo $$ >{PLACE}/pid && exec {shlex.join(argv)} {streams}", timeout=timeout
@@ -227,18 +229,42 @@ def _forgotten(order: Order) -> str:
 
 def _stream(remote: Remote, name: str) -> Stream:
     """What the program wrote; of much output, the end."""
-    text = remote.succeed(f"wc -c <{PLACE}/{name} && tail -c {KEPT_BYTES} {PLACE}/{name}")
-    size, _, kept = text.partition("\n")
-    size_bytes = int(size)
-    if size_bytes > KEPT_BYTES:
-        kept = f"[the first {size_bytes - KEPT_BYTES} bytes are left out]\n{kept}"
-    return Stream(kept, size_bytes)
+    sink = io.BytesIO()
+    remote.fetch(f"wc -c <{PLACE}/{name} && tail -c {KEPT_BYTES} {PLACE}/{name}", sink)
+    size, _, kept = sink.getvalue().partition(b"\n")
+    return stream(kept, int(size))
+
+
+def stream(kept: bytes, size_bytes: int) -> Stream:
+    """The text of the last bytes of ``size_bytes``; what it does not tell of them is said above it."""
+    notes = ""
+    if size_bytes > len(kept):
+        # What begins inside a character.
+        kept = kept.lstrip(bytes(range(0x80, 0xC0)))
+        notes += f"[the first {size_bytes - len(kept)} bytes are left out]\n"
+    no_text = len(kept) - len(kept.decode(errors="ignore").encode())
+    if no_text:
+        notes += f"[bytes that are no UTF-8, shown as \N{REPLACEMENT CHARACTER}: {no_text}]\n"
+    return Stream(notes + kept.decode(errors="replace"), size_bytes)
 
 
 def _asked(planned: Plan, request: Request) -> Asked:
     files = [
-        CopiedFile(item.asked, item.name, item.size_bytes, item.sha256(), item.is_executable, item.link)
+        CopiedFile(
+            as_text(item.asked),
+            as_text(item.name),
+            item.size_bytes,
+            item.sha256(),
+            item.is_executable,
+            None if item.link is None else as_text(item.link),
+        )
         for item in planned.items
         if not item.is_folder
     ]
-    return Asked(request.command, planned.order.argv, FOLDER, tuple(files))
+    argv = tuple(as_text(each) for each in planned.order.argv)
+    return Asked(as_text(request.command), argv, FOLDER, tuple(files))
+
+
+def as_text(name: str) -> str:
+    """A name as documents can have it, and as the ledger does: bytes that are no UTF-8 become ``\\xNN``."""
+    return os.fsencode(name).decode(errors="backslashreplace")

@@ -61,7 +61,7 @@ def _trace(
     failed: LabError | None = None
     for planned, each in zip(plans, ready, strict=True):
         try:
-            with step(f"Trace {' '.join(planned.order.argv)} in {each.guest.name}"):
+            with step(f"Trace {tracing.as_text(' '.join(planned.order.argv))} in {each.guest.name}"):
                 tracing.trace(
                     planned, asked, each, repeat=arguments.repeat, timeout=arguments.timeout, result=result
                 )

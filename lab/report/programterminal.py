@@ -28,6 +28,7 @@ def render(compared: ProgramComparison, result: Result, console: Console, report
     _endings(compared, result, console)
     console.print()
     console.print(_images(compared))
+    _line(console, programwords.NOT_SUMMED, 2, "dim")
     _causes(compared, console)
     _changes(compared, console)
     _repeated(compared, console)

@@ -18,6 +18,7 @@ EXPLAINED = {
 }
 """The stages of one executed image, in order of time."""
 
+NOT_SUMMED = "before: what the process had taken before its exec, not part of the sum."
 NO_RULE = (
     "No rule claims these differences: the lab predicts its own experiments only. The ledger tells what each "
     "fault was."
@@ -88,5 +89,9 @@ def repeated(guest: OnGuest, mode: Mode) -> str:
 
 
 def last_lines(text: str) -> list[str]:
-    """The end of what a program wrote."""
-    return text.splitlines()[-_OUTPUT_LINES:]
+    """The end of what a program wrote, without what would steer a terminal."""
+    lines = text.expandtabs().splitlines()[-_OUTPUT_LINES:]
+    return [
+        "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+        for line in lines
+    ]

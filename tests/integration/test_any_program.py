@@ -20,7 +20,7 @@ import lab.commands.trace as command
 from lab import cli, paths, process
 from lab.anyprogram import parcel, request, tracing
 from lab.build import zig
-from lab.errors import BadProgram, CommandFailed
+from lab.errors import BadProgram, CommandFailed, ProgramFailed
 from lab.remote import Remote
 from lab.results import programcomparison, store
 from lab.results.ledger import Ledger
@@ -28,34 +28,49 @@ from lab.results.programcomparison import ProgramComparison
 from lab.session import Ready
 
 PAGES = 37
+# What prints the counters is run once before, so that nothing faults any more after they are read.
 SOURCE = f"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int main(int count, char **arguments)
 {{
-    if (strcmp(arguments[1], "abort") == 0)
-        abort();
     FILE *file = fopen(arguments[1], "r");
-    char line[80] = "";
+    char line[80] = "", text[160];
     if (file == NULL || fgets(line, sizeof line, file) == NULL)
         return 9;
-    long size = sysconf(_SC_PAGESIZE);
+    long size = sysconf(_SC_PAGESIZE), status = atoi(arguments[2]), length;
     int rights = PROT_READ | PROT_WRITE, kind = MAP_SHARED | MAP_ANONYMOUS;
     volatile char *block = mmap(NULL, {PAGES} * size, rights, kind, -1, 0);
     for (long page = 0; page < {PAGES}; page++)
         block[page * size] = 1;
-    printf("%d: %s", count, line);
-    return 0;
+    syscall(SYS_getpid);
+    for (int pass = 0; pass < 2; pass++) {{
+        struct rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        length = snprintf(text, sizeof text, "%ld faults: %s", usage.ru_minflt + usage.ru_majflt, line);
+        write(1, text, pass ? length : 0);
+    }}
+    if (strcmp(arguments[2], "abort") == 0)
+        abort();
+    syscall(SYS_exit_group, status);
 }}
 """
-SCRIPT = (
-    'for name in data/*; do read -r line <"$name"; echo "$line"; done\n: >left\n./$1 data/first\nexit 3\n'
-)
+SCRIPT = """
+for name in data/*; do read -r line <"$name"; echo "$line"; done
+: >left
+./$1 data/first 5
+echo "status $?"
+exec ./$1 "$2" abort
+"""
 PROGRAM = "prog-{libc}-{architecture}"
+# The name of a file is any bytes: this one is no UTF-8, and neither is what the file says.
+NO_TEXT = "no text \udcff"
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +81,7 @@ def folder(all_ready: Sequence[Ready], tmp_path_factory: pytest.TempPathFactory)
     (made / "script.sh").write_text(SCRIPT)
     (made / "data").mkdir()
     (made / "data/first").write_text("read me\n")
+    (made / f"data/{NO_TEXT}").write_bytes(b"caf\xe9\n")
     (made / "data/second one").write_text("and me\n")
     for guest in {(each.guest.libc, each.guest.architecture): each.guest for each in all_ready}.values():
         compiler = zig.compiler(zig.target(guest.architecture, guest.libc))
@@ -93,6 +109,7 @@ class Whole:
 
     code: int
     text: str
+    errors: str
     results: Path
     compared: ProgramComparison
 
@@ -105,25 +122,40 @@ def whole(
     results = tmp_path_factory.mktemp("results")
     names = " ".join(each.guest.name for each in all_ready)
     begin = store.begin
-    asked = ["trace", f"./{PROGRAM} data/first", "--files", f"{PROGRAM} data", "--from", str(folder)]
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as text:
+    asked = ["trace", f"./{PROGRAM} data/first 3", "--files", f"{PROGRAM} data", "--from", str(folder)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as text,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
         patch.setattr(command, "start", lambda guests: contextlib.nullcontext(all_ready))
         patch.setattr(command, "exclusive", contextlib.nullcontext)
         patch.setattr(store, "begin", lambda: begin(results))
         code = cli.main([*asked, "--repeat", "1", "--guests", names])
-    result = store.load("latest-program", results)
-    yield Whole(code, text.getvalue(), results, programcomparison.compare(result.programs()))
+    compared = programcomparison.compare(store.load("latest-program", results).programs())
+    yield Whole(code, text.getvalue(), errors.getvalue(), results, compared)
 
 
 def test_a_program_is_accounted_for_in_every_guest(whole: Whole, all_ready: Sequence[Ready]) -> None:
-    assert (whole.code, whole.compared.findings(), whole.compared.failures()) == (0, (), ())
     assert {guest.name for guest in whole.compared.guests} == {each.guest.name for each in all_ready}
+    assert whole.compared.findings() == ()
     for guest in whole.compared.guests:
         own = [line for line in guest.lines if line.cause == "shared-first"]
         assert [(line.stage, line.faults) for line in own] == [("program", PAGES)]
         assert [mode.runs for mode in guest.modes()] == [1, 1]
         assert guest.account is not None
         assert sum(each.faults for each in guest.account.causes) == guest.counted
+
+
+def test_a_program_that_fails_is_told_and_its_faults_all_the_same(whole: Whole) -> None:
+    failures = [f"{guest.name}: exit status 3" for guest in whole.compared.guests]
+    assert (whole.code, list(whole.compared.failures())) == (ProgramFailed.exit_code, failures)
+    for guest, line in zip(whole.compared.guests, failures, strict=True):
+        shown = whole.text.splitlines()
+        told = f"    {guest.ledger.totals.inherited + guest.counted} faults: read me"
+        assert shown[shown.index(line) + 1] == told
+    assert "; ".join(failures) in whole.errors
+    assert "Every fault has a cause" in whole.text
 
 
 def test_what_both_libcs_do_alike_is_no_difference(whole: Whole) -> None:
@@ -140,13 +172,15 @@ def test_everything_is_stored_and_the_labs_own_latest_is_left_alone(whole: Whole
     names = [guest.name for guest in whole.compared.guests]
     assert sorted(each.name for each in whole.results.iterdir() if each.is_symlink()) == ["latest-program"]
     assert sorted(each.name for each in (latest / "programs").iterdir()) == [f"{name}.json" for name in names]
-    for name in names:
-        for which in ("off-1", "on-1"):
-            assert (latest / f"transcripts/{name}-{which}-stdout.txt").read_text() == "2: read me\n"
+    for guest in whole.compared.guests:
+        for each in guest.run.runs:
+            counted = each.ledger.totals.inherited + each.ledger.totals.rise_minor
+            assert (latest / each.stdout.transcript).read_text() == f"{counted} faults: read me\n"
     made = json.loads((latest / "program.json").read_bytes())
     assert [each["name"] for each in made["guests"]] == names
     files = {each["asked"]: each["size_bytes"] for each in made["guests"][0]["files"]}
-    assert (set(files), files["data/second one"]) == ({PROGRAM, "data/first", "data/second one"}, 7)
+    assert set(files) == {PROGRAM, "data/first", "data/no text \\xff", "data/second one"}
+    assert files["data/second one"] == 7
     assert "read me" in (latest / "report.html").read_text()
 
 
@@ -170,24 +204,20 @@ def assert_nothing_is_left(remote: Remote) -> None:
     assert remote.execute(["ls", "-A", "/tmp"]).stdout == ""
 
 
-def test_a_script_is_followed_into_what_it_starts_and_its_status_is_kept(
-    ready: Ready, remote: Remote, folder: Path
-) -> None:
-    made = recorded(ready, remote, folder, f"sh script.sh {PROGRAM}")
+def test_a_script_is_followed_to_its_end_by_a_signal(ready: Ready, remote: Remote, folder: Path) -> None:
+    made = recorded(ready, remote, folder, f"sh script.sh {PROGRAM} 'data/{NO_TEXT}'")
     ledger = msgspec.json.decode(made.ledger, type=Ledger)
-    assert (ledger.exit_status, ledger.verdict.balanced) == (3, True)
-    assert made.stdout.text == "read me\nand me\n2: read me\n"
-    assert [Path(each.path).name for each in ledger.images][1:] == [request.fill(PROGRAM, ready.guest)]
-    assert_nothing_is_left(remote)
-
-
-def test_a_program_killed_by_a_signal_has_its_faults_all_the_same(
-    ready: Ready, remote: Remote, folder: Path
-) -> None:
-    ledger = msgspec.json.decode(recorded(ready, remote, folder, f"./{PROGRAM} abort").ledger, type=Ledger)
     assert programcomparison.ending(ledger.exit_status) == "killed by SIGABRT"
     assert (ledger.verdict.balanced, ledger.totals.residual) == (True, 0)
-    assert ledger.totals.rise_minor > 10
+    program = request.fill(PROGRAM, ready.guest)
+    assert [Path(each.path).name for each in ledger.images][1:] == [program, program]
+    assert [each.faults for each in ledger.causes if each.cause == "shared-first"] == [2 * PAGES]
+    note, *said = made.stdout.text.splitlines()
+    assert note == "[bytes that are no UTF-8, shown as �: 2]"
+    assert [each.rpartition(" faults: ")[2] for each in said] == (
+        ["read me", "caf�", "and me", "read me", "status 5", "caf�"]
+    )
+    assert ledger.argv[-1] == "data/no text \\xff"
     assert_nothing_is_left(remote)
 
 
@@ -202,14 +232,18 @@ def test_a_program_that_does_not_end_is_killed_and_nothing_is_left(
 
 
 def test_an_interruption_ends_the_program_at_once(all_ready: Sequence[Ready], folder: Path) -> None:
-    with all_ready[-1].remote() as remote:
-        ring = threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGINT))
-        ring.start()
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                recorded(all_ready[-1], remote, folder, "sleep 54321")
-        finally:
-            ring.cancel()
+    with all_ready[-1].remote() as remote, all_ready[-1].remote() as beside:
+
+        def interrupt() -> None:
+            while not runs(beside, "54321"):
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+
+        watcher = threading.Thread(target=interrupt, daemon=True)
+        watcher.start()
+        with pytest.raises(KeyboardInterrupt):
+            recorded(all_ready[-1], remote, folder, "sleep 54321")
+        watcher.join()
         assert_nothing_is_left(remote)
         assert not runs(remote, "54321")
 
@@ -219,7 +253,7 @@ def test_a_program_for_another_libc_is_refused_before_anything_runs(
 ) -> None:
     one, other = (next(each for each in all_ready if each.guest.libc == libc) for libc in ("glibc", "musl"))
     name = request.fill(PROGRAM, one.guest)
-    asked = request.parse(f"./{name} data/first", f"{name} data", folder)
+    asked = request.parse(f"./{name} data/first 0", f"{name} data", folder)
     planned = tracing.plan(asked, other.guest)
     loader = zig.target(one.guest.architecture, "glibc").interpreter
     with other.remote() as remote, pytest.raises(BadProgram) as caught:
@@ -229,8 +263,9 @@ def test_a_program_for_another_libc_is_refused_before_anything_runs(
         tracing.check(tracing.plan(asked, one.guest), remote)
 
 
-def test_a_program_that_no_guest_has_is_one_line(ready: Ready, remote: Remote, folder: Path) -> None:
-    with pytest.raises(BadProgram) as caught:
-        recorded(ready, remote, folder, "no-such-program")
-    assert "no-such-program: there is no such program in this guest" in str(caught.value)
-    assert_nothing_is_left(remote)
+def test_a_program_that_no_guest_has_is_one_line(all_ready: Sequence[Ready], folder: Path) -> None:
+    with all_ready[-1].remote() as remote:
+        with pytest.raises(BadProgram) as caught:
+            recorded(all_ready[-1], remote, folder, "no-such-program")
+        assert "no-such-program: there is no such program in this guest" in str(caught.value)
+        assert_nothing_is_left(remote)
