@@ -196,6 +196,19 @@ def test_steps_tell_reads_from_copies_and_phases_apart() -> None:
     assert (steps[0].first, steps[0].end) == (100, 200)
 
 
+def test_a_mapping_found_before_is_not_found_when_another_took_its_place() -> None:
+    space = AddressSpace()
+    space.apply(mapped(1, 96, 200, READ | EXEC))
+    first = space.find(150 * PAGE)
+    assert first is not None
+    assert space.find(151 * PAGE) == first
+    assert space.find(200 * PAGE) is None
+    space.apply(mapped(2, 96, 200, READ | EXEC, path="/lib/y.so"))
+    second = space.find(150 * PAGE)
+    assert second is not None
+    assert (first.path, second.path) == ("/lib/x.so", "/lib/y.so")
+
+
 def test_a_page_that_a_window_left_out_is_told_from_the_records() -> None:
     text_mapped = mapped(1, 96, 200, READ | EXEC)
     window = Window(16, 512)

@@ -36,6 +36,7 @@ class AddressSpace:
 
     def __init__(self) -> None:
         self._vmas: list[Vma] = []
+        self._last: Vma | None = None
 
     def apply(self, mapped: Mapped) -> bool:
         """Puts a mapping in place; returns whether its pages are new (False: mprotect told it again)."""
@@ -52,6 +53,7 @@ class AddressSpace:
             if new.end < old.end:
                 kept.append(old._replace(start=new.end, offset=old.offset + new.end - old.start))
         self._vmas = sorted(kept)
+        self._last = None
         return are_new
 
     def copy(self) -> AddressSpace:
@@ -62,9 +64,13 @@ class AddressSpace:
 
     def find(self, address: int) -> Vma | None:
         """The mapping that holds `address`; None where none was told, as below a stack that has grown."""
-        # A loop of its own: this is asked for every fault.
+        # A loop of its own: this is asked for every fault, and most lie in the mapping of the one before.
+        last = self._last
+        if last is not None and last.start <= address < last.end:
+            return last
         for each in self._vmas:
             if each.start <= address < each.end:
+                self._last = each
                 return each
         return None
 

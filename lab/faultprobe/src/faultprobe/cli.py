@@ -198,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
     )
     aslr = command("aslr", aslr_command, "What ASLR does to a program's counts: predicted, then verified.")
     aslr.add_argument(
-        "--runs", type=positive, default=32, metavar="N", help="runs with and without ASLR (32)"
+        "--runs", type=positive, default=32, metavar="N", help="runs with ASLR (32), at most 20 without"
     )
     aslr.add_argument(
         "--calibration",

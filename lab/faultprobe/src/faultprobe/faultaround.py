@@ -108,7 +108,7 @@ def unmapped_neighbours(events: Sequence[Event], window: Window, page_size: int)
                 mapped.difference_update(range(first, first + event.length // page_size))
         elif isinstance(event, Fault):
             vma, page = space.find(event.address), event.address // page_size
-            if vma is not None and vma.is_file and not vma.is_writable:
+            if vma is not None and not vma.is_writable and vma.is_file:
                 missed += page in mapped
                 mapped.update(window.around(page, vma.start // page_size, vma.end // page_size))
     return missed
