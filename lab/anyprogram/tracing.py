@@ -49,6 +49,9 @@ ENVIRONMENT = {
 """The whole environment of the program, the same in every guest: its size decides where the stack begins, and
 that of an SSH session has port numbers in it."""
 
+_PROBE = ("env", "-i", *(f"{name}={value}" for name, value in ENVIRONMENT.items()), *PROBE.split())
+"""faultprobe in this environment."""
+
 _KILL = f"read pid <{PLACE}/pid && grep -q faultprobe /proc/$pid/cmdline && kill -KILL $pid"
 """Ends what runs, if it still does: its number may be another process's by then."""
 
@@ -123,7 +126,7 @@ def trace(
     runs: list[Traced] = []
     with ready.remote() as remote, tempfile.TemporaryFile() as archive:
         parcel.archive(planned.items, archive)
-        facts = remote.succeed(f"{PROBE} facts --json -", timeout=TIMEOUT).encode()
+        facts = remote.succeed([*_PROBE, "facts", "--json", "-"], timeout=TIMEOUT).encode()
         with step(f"{name}, first run, not kept"):
             record(planned.order, remote, archive, aslr=False, timeout=timeout)
         try:
@@ -194,9 +197,8 @@ def _place(remote: Remote) -> Iterator[None]:
 
 def _run(order: Order, remote: Remote, *, aslr: bool, timeout: float) -> bytes:
     """Run it once; the ledger. Raises BadProgram when it could not be run at all, CommandFailed."""
-    settings = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
     options = ["--json", f"{PLACE}/ledger.json", *([] if aslr else ["--no-aslr"])]
-    argv = ["env", "-i", *settings, *PROBE.split(), "trace", *options, "--", *order.argv]
+    argv = [*_PROBE, "trace", *options, "--", *order.argv]
     streams = f"</dev/null >{PLACE}/stdout 2>{PLACE}/stderr"
     shown = as_text(shlex.join(order.argv))
     try:

@@ -139,6 +139,9 @@ def whole(
 def test_a_program_is_accounted_for_in_every_guest(whole: Whole, all_ready: Sequence[Ready]) -> None:
     assert {guest.name for guest in whole.compared.guests} == {each.guest.name for each in all_ready}
     assert whole.compared.findings() == ()
+    # What the page tells of the guest is what the program had: one environment everywhere.
+    environment = sum(len(f"{name}={value}\0") for name, value in tracing.ENVIRONMENT.items())
+    assert {each.run.facts.environment_bytes for each in whole.compared.guests} == {environment}
     for guest in whole.compared.guests:
         own = [line for line in guest.lines if line.cause == "shared-first"]
         assert [(line.stage, line.faults) for line in own] == [("program", PAGES)]
