@@ -87,11 +87,12 @@ def build_program(
         if link == STATIC_PIE and not sysroot.has_static_pie(root, target):
             continue
         made = work / program.file(link)
+        threads = [flag for flag in program.flags if flag == "-pthread"]
         if link in DYNAMIC_FLAGS:
-            threads = [flag for flag in program.flags if flag == "-pthread"]
             command = [*compiler, *DYNAMIC_FLAGS[link], *zig.LINK_FLAGS, *threads]
         else:
-            command = [*zig.linker(), *static_link(target, root, is_pie=link == STATIC_PIE)]
+            arguments = static_link(target, root, is_pie=link == STATIC_PIE, has_threads=bool(threads))
+            command = [*zig.linker(), *arguments]
         process.run(
             [*command, built_object, "-o", made],
             what=f"Link {made.name} for {target.triple}",
@@ -104,12 +105,15 @@ def build_program(
         (destination / made.name).chmod(0o755)
 
 
-def static_link(target: zig.Target, root: Path, *, is_pie: bool = False) -> list[str]:
+def static_link(
+    target: zig.Target, root: Path, *, is_pie: bool = False, has_threads: bool = False
+) -> list[str]:
     """The linker's arguments for a static program of the guest's own libc, all but the object and the output.
 
     zig cannot link glibc statically, and its musl is its own build of it: what would be measured there is
     zig's libc, not the guest's. So each start file and library is named, as gcc -static does it; with
     ``is_pie`` as gcc -static-pie does it: rcrt1.o relocates the program, which can then lie anywhere.
+    ``has_threads`` adds the library that threads were in before glibc 2.34; since then it is empty.
     """
     libc = sysroot.libc_folder(root, target)
     libgcc = sysroot.libgcc_folder(root, target)
@@ -121,6 +125,8 @@ def static_link(target: zig.Target, root: Path, *, is_pie: bool = False) -> list
         begin.append(libgcc / ("crtbeginS.o" if is_pie else "crtbeginT.o"))
         end.insert(0, libgcc / ("crtendS.o" if is_pie else "crtend.o"))
         libraries.append(libgcc / "libgcc_eh.a")
+        if has_threads:
+            libraries.insert(0, libc / "libpthread.a")
     return [
         *(["-static", "-pie", "--no-dynamic-linker", "-z", "text"] if is_pie else ["-static"]),
         "--strip-debug",

@@ -84,3 +84,18 @@ def test_musl_is_linked_statically_as_musl_gcc_does_it(root: Path) -> None:
     inputs += ["--end-group", f"{libc}/crtn.o"]
     found = program.static_link(zig.target("x86_64", "musl"), root)
     assert found == ["-static", "--strip-debug", "-z", "relro", *inputs]
+
+
+def test_threads_come_from_the_library_they_had_before_glibc_2_34(root: Path) -> None:
+    libraries = {
+        libc: [
+            Path(each).name
+            for each in program.static_link(zig.target("x86_64", libc), root, has_threads=True)
+            if each.endswith(".a")
+        ]
+        for libc in ("glibc", "musl")
+    }
+    assert libraries == {
+        "glibc": ["libpthread.a", "libc.a", "libgcc.a", "libgcc_eh.a"],
+        "musl": ["libc.a", "libgcc.a"],
+    }
