@@ -10,22 +10,27 @@ from lab.remote import Remote
 from lab.results import aslr
 from lab.results.document import GuestRun
 
+S390X_HUGE_PAGE = 1 << 20
+"""Bytes."""
+
 
 def placement_step(run: GuestRun, remote: Remote, folder: Path) -> int:
-    """Pages between two places that libc can have, from the alignment its segments ask for.
+    """Pages between two places that libc can have without ASLR, when the stack's limit moves it.
 
     glibc's loader heeds p_align (since 2.35: bug 28676), which is 64 KiB on aarch64; an interpreter, which
-    musl's libc is, is mapped by the kernel at any page. On s390x the kernel itself puts every file at a
-    multiple of 512 KiB (MMAP_ALIGN_MASK, arch/s390/include/asm/elf.h).
+    musl's libc is, is mapped by the kernel at any page. A file as long as a huge page is mapped by ext4 at a
+    multiple of one (thp_get_unmapped_area, mm/huge_memory.c): that is glibc on s390x, where it is 1 MiB.
     """
-    if run.guest.architecture == "s390x":
-        return (512 << 10) // run.guest.page_size
     path = aslr.read(run).report.libc
     if path is None or Path(path).name.startswith("ld-"):
         return 1
     remote.get(path, folder / "libc")
     with (folder / "libc").open("rb") as file:
-        align = max(segment["p_align"] for segment in ELFFile(file).iter_segments("PT_LOAD"))
+        segments = list(ELFFile(file).iter_segments("PT_LOAD"))
+    align = max(segment["p_align"] for segment in segments)
+    length = max(segment["p_vaddr"] + segment["p_memsz"] for segment in segments)
+    if run.guest.architecture == "s390x" and length >= S390X_HUGE_PAGE:
+        align = max(align, S390X_HUGE_PAGE)
     return int(max(1, align // run.guest.page_size))
 
 
