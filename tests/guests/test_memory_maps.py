@@ -42,13 +42,26 @@ def test_the_pages_that_malloc_maps_are_those_its_faults_name(measured: GuestRun
     assert sorted(named(malloc)) == sorted(changed(malloc))
 
 
-def test_the_pages_that_memset_maps_are_those_its_faults_name_from_first_to_last(measured: GuestRun) -> None:
+def in_order_of_memset(run: GuestRun, left: list[int]) -> list[int]:
+    """The pages that malloc has left, as libc's memset comes to them: from first to last.
+
+    glibc's for aarch64 (2.41) stores the last 64 bytes before it clears the block line by line.
+    """
+    if (run.guest.libc, run.guest.architecture) != ("glibc", "aarch64") or run.guest.libc_version < "2.41":
+        return left
+    experiment, page_size = experiment_of(run), run.guest.page_size
+    end = experiment.details.buffer_address + experiment.parameters.size_bytes
+    first = (end - 64) // page_size
+    return [page for page in left if page >= first] + [page for page in left if page < first]
+
+
+def test_the_pages_that_memset_maps_are_those_its_faults_name_in_order(measured: GuestRun) -> None:
     found = pages_of(measured)
     malloc, memset, _ = found.steps
     left = [page for page in found.buffer if page not in changed(malloc)]
     # Where memset reads a page before it writes there (s390x), its two faults follow each other.
     in_order = [page for page, _ in itertools.groupby(named(memset))]
-    assert (in_order, sorted(changed(memset))) == (left, left)
+    assert (in_order, sorted(changed(memset))) == (in_order_of_memset(measured, left), left)
 
 
 def test_the_second_memset_changes_no_page(measured: GuestRun) -> None:
