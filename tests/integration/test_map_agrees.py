@@ -81,8 +81,7 @@ class Seen:
 
     @cached_property
     def mappings(self) -> list[Mapping]:
-        found: list[Mapping] = self.told["map"]["mappings"]
-        return found
+        return [{**each, "path": with_bytes(each["path"])} for each in self.told["map"]["mappings"]]
 
     @cached_property
     def own(self) -> list[Mapping]:
@@ -126,6 +125,11 @@ class Frame:
 
     def has(self, letter: str) -> bool:
         return letter in self.flags
+
+
+def with_bytes(path: str) -> str:
+    """A path of our JSON, where a byte that is no UTF-8 is the text "\\xNN", as Python has it."""
+    return re.sub(r"\\x([89a-f][0-9a-f])", lambda byte: chr(0xDC00 + int(byte[1], 16)), path)
 
 
 def expanded(runs: str) -> str:
