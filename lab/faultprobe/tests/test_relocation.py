@@ -61,7 +61,7 @@ def test_what_the_loader_copies_is_relocation_until_the_program_may_have_asked(
     data = max((each for each in mappings if each.path == program), key=lambda each: each.end)
     # The last pages: data of the program's, not RELRO.
     pages = [data.end // PAGE - 3, data.end // PAGE - 2]
-    executed = Executed(1, PID, 1, mappings, 0, program, False, 0, 0, 0)
+    executed = Executed(1, PID, 1, mappings, 0, program, False, 0, 0, 0, PID)
     after = {page: PRESENT | EXCLUSIVE | page for page in pages}
     last = Snapshot(5, 1, frozenset(page // CHUNK_PAGES for page in pages), after)
     journal = Journal([program], program, PID, entries=[executed, last], detail=1, entry=BASE)

@@ -18,6 +18,7 @@ from faultprobe.ledger import calls, causes, elf, pagemap
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import (
     COUNTERS,
+    USER_MODE,
     Born,
     Call,
     Ended,
@@ -75,13 +76,17 @@ class Process(NamedTuple):
 
 
 class Image(NamedTuple):
-    """One exec: when it began and ended, and what was executed by which loader."""
+    """One exec: when it began and ended, and what was executed by which loader.
+
+    At `alone_ns` the other threads were gone, and the one that called exec had the process's id.
+    """
 
     pid: int
     space: int
     path: str
     loader: str
     entered_ns: int
+    alone_ns: int
     time_ns: int
     is_secure: bool
 
@@ -165,7 +170,7 @@ class _Walk:
                 self._forked(step.pid)
         elif isinstance(step, Named):
             if step.by_exec and step.pid == step.tid and self.execs[step.pid]:
-                self._executing(self.execs[step.pid].popleft())
+                self._executing(self.execs[step.pid].popleft(), step.time_ns)
         elif isinstance(step, Call):
             self._call(step)
         elif isinstance(step, Snapshot):
@@ -192,7 +197,7 @@ class _Walk:
             if step in self.execs[step.pid]:
                 # The record of the new name was lost: the stop at the end of exec is late but certain.
                 self.execs[step.pid].remove(step)
-                self._executing(step)
+                self._executing(step, step.time_ns)
         elif isinstance(step, (Ended, Released)):
             self.ends.append(step)
 
@@ -216,7 +221,7 @@ class _Walk:
             }
         self.space_of[pid] = born.space
 
-    def _executing(self, executed: Executed) -> None:
+    def _executing(self, executed: Executed, alone_ns: int) -> None:
         pages = self._new_pages(executed.space)
         pages.space.load(executed.mappings)
         pages.space.program_break = executed.program_break
@@ -235,6 +240,7 @@ class _Walk:
                 executed.path,
                 loader,
                 executed.entered_ns,
+                alone_ns,
                 executed.time_ns,
                 executed.is_secure,
             )
@@ -314,8 +320,11 @@ class _Walk:
         if self.journal.lost or pid in self.unseen:
             # A fault without a record may have had one: nothing can be said of it.
             return 0
+        return rise - self._recorded(tid, start, end)
+
+    def _recorded(self, tid: int, start: int, end: int) -> int:
         times = self.record_times[tid]
-        return rise - (bisect_right(times, end) - bisect_left(times, start))
+        return bisect_right(times, end) - bisect_left(times, start)
 
     # The end
 
@@ -364,7 +373,12 @@ class _Walk:
     def _untrapped_of_exec(self, image: Image) -> None:
         executed = next(e for e in self.journal.entries if isinstance(e, Executed) and e.space == image.space)
         rise = executed.counts - executed.counts_entered
-        faults = self._without_record(image.pid, image.pid, image.entered_ns, image.time_ns, rise)
+        start = image.entered_ns
+        if executed.caller != image.pid:
+            # Until it is alone it has an id of its own: the first thread's faults beside it are not exec's.
+            rise -= self._recorded(executed.caller, start, image.time_ns)
+            start = image.alone_ns
+        faults = self._without_record(image.pid, image.pid, start, image.time_ns, rise)
         if faults:
             stack = next((each for each in executed.mappings if each.path == "[stack]"), None)
             extent = (stack.start, stack.end) if stack else (0, 0)
@@ -396,6 +410,7 @@ def _machine(journal: Journal) -> Machine:
         maps_whole_folios=_kernel_release() >= (6, 18),
         zero_frames=journal.zero_frames,
         huge_zero_frames=_huge_zero_frames(journal, pmd),
+        records_kernel=journal.level != USER_MODE,
     )
 
 

@@ -254,6 +254,7 @@ class Follower:
                 entered_ns,
                 counts_entered,
                 counts_of(new),
+                caller.tid,
             )
         )
         if self.exec_count == 0:

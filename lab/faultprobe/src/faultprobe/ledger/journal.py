@@ -48,7 +48,10 @@ class Born(NamedTuple):
 
 
 class Executed(NamedTuple):
-    """A new image in a new address space, as exec left it. `counts` are the thread's, at the stop."""
+    """A new image in a new address space, as exec left it. `counts` are the thread's, at the stop.
+
+    `caller` is the id of the thread that called exec, until the kernel gave it the process's.
+    """
 
     time_ns: int
     pid: int
@@ -60,6 +63,7 @@ class Executed(NamedTuple):
     entered_ns: int
     counts_entered: int
     counts: int
+    caller: int
 
 
 class StackSeen(NamedTuple):
