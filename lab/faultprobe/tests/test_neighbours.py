@@ -22,7 +22,7 @@ FILE_PAGE = pagemap.PRESENT | pagemap.FILE_OR_SHARED
 OWN_PAGE = pagemap.PRESENT | pagemap.EXCLUSIVE
 
 
-def machine(maps_whole_folios: bool = True) -> Machine:
+def machine(maps_whole_folios: bool, records_kernel: bool) -> Machine:
     return Machine(
         has_detail=True,
         has_records=True,
@@ -31,17 +31,24 @@ def machine(maps_whole_folios: bool = True) -> Machine:
         window_pages=WINDOW,
         maps_whole_folios=maps_whole_folios,
         zero_frames=frozenset(),
+        records_kernel=records_kernel,
     )
 
 
 class Mapped:
     """One private mapping, and what a snapshot finds in it."""
 
-    def __init__(self, path: str = "/a/file", maps_whole_folios: bool = True, pages: int = 64) -> None:
+    def __init__(
+        self,
+        path: str = "/a/file",
+        maps_whole_folios: bool = True,
+        pages: int = 64,
+        records_kernel: bool = True,
+    ) -> None:
         self.is_file = bool(path)
         space = Space()
         space.load([Mapping(START * PAGE, (START + pages) * PAGE, "rw-p", 0, path)])
-        self.pages = Pages(0, space, machine(maps_whole_folios))
+        self.pages = Pages(0, space, machine(maps_whole_folios, records_kernel))
 
     def fault(
         self, index: int, frame: int, time_ns: int = 1, tid: int = 1, page_bytes: int = PAGE
@@ -152,14 +159,28 @@ def test_pages_that_exec_made_do_not_make_a_large_folio_of_their_neighbour() -> 
     mapped = Mapped(path="")
     finding = mapped.fault(9, FRAME + 1)
     mapped.pages.populating = (START * PAGE, (START + 64) * PAGE)
-    assert mapped.look({8: FRAME, 9: FRAME + 1}, OWN_PAGE) == 0
+    assert mapped.look({at: FRAME + at - 8 for at in range(8, 16)}, OWN_PAGE) == 0
     assert (finding.cause, finding.order, finding.neighbours) == (causes.ZERO_FILL, 0, 0)
 
 
 def test_a_page_somewhere_else_in_memory_is_of_no_large_folio() -> None:
     mapped = Mapped(path="")
     finding = mapped.fault(9, FRAME + 1)
-    assert mapped.look({8: FRAME + 7, 9: FRAME + 1}, OWN_PAGE) == 1
+    assert mapped.look({8: FRAME + 7, **{at: FRAME + at - 8 for at in range(9, 12)}}, OWN_PAGE) == 3
+    assert (finding.cause, finding.order) == (causes.ZERO_FILL, 0)
+
+
+def test_two_pages_are_no_large_folio_of_anonymous_memory() -> None:
+    mapped = Mapped(path="")
+    finding = mapped.fault(9, FRAME + 1)
+    assert mapped.look({8: FRAME, 9: FRAME + 1}, OWN_PAGE) == 1
+    assert (finding.cause, finding.order) == (causes.ZERO_FILL, 0)
+
+
+def test_where_the_kernel_is_not_recorded_nothing_tells_a_large_folio_from_its_pages() -> None:
+    mapped = Mapped(path="", records_kernel=False)
+    finding = mapped.fault(9, FRAME + 1)
+    assert mapped.look({at: FRAME + at - 8 for at in range(8, 16)}, OWN_PAGE) == 7
     assert (finding.cause, finding.order) == (causes.ZERO_FILL, 0)
 
 

@@ -20,6 +20,8 @@ from faultprobe.ledger.space import Piece
 Key = tuple[int, int]
 MAPPING_CAUSES = (causes.FILE_MAP, causes.FILE_FIRST, causes.FILE_READ, causes.SHARED)
 FILLING_CAUSES = (causes.ZERO_FILL, causes.STACK_GROWTH, causes.MTHP)
+SMALLEST_ORDER = 2
+"""Of anonymous memory's folios, but for single pages: no two pages (THP_ORDERS_ALL_ANON, linux/huge_mm.h)."""
 
 
 class Stranger(NamedTuple):
@@ -146,7 +148,7 @@ class Firsts:
         order = finding.order
         while 2 << order <= self._pmd_pages and is_folio(order + 1):
             order += 1
-        if order:
+        if order >= SMALLEST_ORDER:
             finding.order = order
             finding.cause = causes.THP if 1 << order == self._pmd_pages else causes.MTHP
             first = page >> order << order

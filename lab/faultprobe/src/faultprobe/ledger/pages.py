@@ -36,7 +36,8 @@ from faultprobe.ledger.space import Piece, Space
 class Machine(NamedTuple):
     """What the inference depends on. `has_detail`: records tell the frame an address led to.
 
-    `maps_whole_folios`: a fault on a file maps all of each folio that its window touches.
+    `maps_whole_folios`: a fault on a file maps all of each folio that its window touches. Without
+    `records_kernel` an anonymous page beside a fault's may be one that the kernel touched.
     """
 
     has_detail: bool
@@ -48,6 +49,7 @@ class Machine(NamedTuple):
     zero_frames: frozenset[int]
     # First frames of the huge zero page, which has one like any other page before Linux 6.13.
     huge_zero_frames: frozenset[int] = frozenset()
+    records_kernel: bool = True
 
 
 class Pages:
@@ -311,7 +313,7 @@ class Pages:
 
     def _without_owner(self, strangers: list[Stranger], entries: dict[int, int]) -> list[Stranger]:
         """Gives each page to the fault that brought it along; returns those that none can have brought."""
-        owners = self._firsts.who_filled(strangers)
+        owners = self._firsts.who_filled(strangers) if self.machine.records_kernel else {}
         left = []
         for each in strangers:
             owner = owners.get(each.page)
