@@ -18,8 +18,9 @@
 
 #if PY_VERSION_HEX >= 0x030D0000
 /*
- * The headers of 3.13 no longer choose the functions that take lengths as Py_ssize_t: there, all do.
- * Before it the plain ones refuse "#", and this extension is one file for every Python from 3.9 on.
+ * The headers of 3.13 no longer choose the functions that take lengths as Py_ssize_t: there, all
+ * do. Before it the plain ones refuse "#", and this extension is one file for every Python from 3.9
+ * on.
  */
 PyAPI_FUNC(int) _PyArg_ParseTuple_SizeT(PyObject *, const char *, ...);
 PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
