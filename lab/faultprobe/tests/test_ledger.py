@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import re
+import subprocess
 import sys
 import tempfile
 from array import array
@@ -150,8 +151,22 @@ def test_a_killed_program_is_told_by_exit_status_and_verdict(
     assert (traced.ledger["verdict"]["balanced"], traced.ledger["verdict"]["complete"]) == (False, False)
 
 
-def test_a_ring_too_small_is_never_balanced(probe: Probe, micro: Path, tmp_path: Path) -> None:
-    traced = Traced(probe, tmp_path, [str(micro), "threads"], "--ring-kib", str(PAGE >> 10))
+UNREAD = """
+import functools, sys
+from faultprobe import cli, trace
+trace.trace = functools.partial(trace.trace, reads_meanwhile=False)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""The command, but nobody reads the rings between two system calls: a reader may keep up with any program."""
+
+
+def test_a_ring_too_small_is_never_balanced(micro: Path, tmp_path: Path) -> None:
+    def unread(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", UNREAD, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    # 32 MiB in one go, without a system call in between: a ring of a page has room for a hundred records.
+    traced = Traced(unread, tmp_path, [str(micro), "burst"], "--ring-kib", str(PAGE >> 10))
     assert traced.done.returncode == 125
     verdict = traced.ledger["verdict"]
     assert (verdict["balanced"], verdict["valid"]) == (False, False)
