@@ -14,7 +14,6 @@ from lab.files import write_whole
 from lab.report import html, terminal
 from lab.report.matrix import data, markdown, page, text
 from lab.results import comparison, export, pairs
-from lab.results.comparison import Comparison
 from lab.results.pairs import Matrix
 from lab.results.store import Result
 from lab.steps import step
@@ -25,44 +24,43 @@ def report(result: Result) -> Verdict:
 
     Raises NoResult when it holds no run, BadDocument when a run can't be read.
     """
-    compared = write(result)
-    show(compared, result)
-    return verdict(compared)
+    matrix = write(result)
+    show(matrix, result)
+    return verdict(matrix)
 
 
-def write(result: Result) -> Comparison:
-    """Write comparison.json and report.html of a result, matrix.json of many guests; gives the comparison."""
-    compared = comparison.compare(result.runs())
-    matrix = matrix_of(compared)
+def write(result: Result) -> Matrix:
+    """Write comparison.json and report.html of a result, matrix.json of many guests; gives the matrix."""
+    matrix = pairs.matrix(comparison.compare(result.runs()))
     with step("Write the report"):
-        result.write(result.comparison.name, export.to_json(compared))
-        if matrix is not None:
+        result.write(result.comparison.name, export.to_json(matrix.comparison))
+        if _is_pair(matrix):
+            page_text = html.render(matrix.comparison, result)
+        else:
             result.write("matrix.json", data.to_json(matrix))
-        page_text = html.render(compared, result) if matrix is None else page.render(matrix, result)
+            page_text = page.render(matrix, result)
         result.write(result.report.name, page_text.encode())
-    return compared
+    return matrix
 
 
-def show(compared: Comparison, result: Result) -> None:
+def show(matrix: Matrix, result: Result) -> None:
     """Print the comparison in the terminal, and where the report is."""
-    matrix = matrix_of(compared)
-    if matrix is None:
-        terminal.render(compared, Console(), result.report)
+    if _is_pair(matrix):
+        terminal.render(matrix.comparison, Console(), result.report)
     else:
         text.render(matrix, Console(), result.report)
 
 
-def publish(compared: Comparison, result: Result, file: Path) -> None:
+def publish(matrix: Matrix, result: Result, file: Path) -> None:
     """Write a result as a page of Markdown; the same result always gives the same page."""
-    write_whole(file, markdown.render(pairs.matrix(compared), result.id).encode())
+    write_whole(file, markdown.render(matrix, result.id).encode())
 
 
-def verdict(compared: Comparison) -> Verdict:
-    """The comparison's; in a matrix also an unexplained difference along an axis is a finding."""
-    matrix = matrix_of(compared)
-    return compared.verdict() if matrix is None else matrix.verdict()
+def verdict(matrix: Matrix) -> Verdict:
+    """The comparison's; of many guests also an unexplained difference along an axis is a finding."""
+    return matrix.comparison.verdict() if _is_pair(matrix) else matrix.verdict()
 
 
-def matrix_of(compared: Comparison) -> Matrix | None:
-    """The matrix of more than two guests; two are told better side by side."""
-    return pairs.matrix(compared) if len(compared.runs) > 2 else None
+def _is_pair(matrix: Matrix) -> bool:
+    """Two guests are told better side by side."""
+    return len(matrix.comparison.runs) <= 2

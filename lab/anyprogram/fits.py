@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from lab.anyprogram.parcel import Item
 from lab.anyprogram.request import CMD, FILES, Order
-from lab.build import elf, zig
+from lab.architectures import ARCHITECTURES
+from lab.build import elf
 from lab.errors import BadProgram
 from lab.matrix import Guest
 
-_MACHINES = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "ppc64", 22: "s390", 40: "ARM", 62: "x86_64"} | {
-    183: "aarch64",
-    243: "RISC-V",
-    258: "LoongArch",
+_MACHINES = {8: "MIPS", 20: "PowerPC", 258: "LoongArch"} | {
+    each.elf_machine: each.name for each in ARCHITECTURES.values()
 }
-"""``e_machine`` in words (elf(5), elf.h); a number that is not here is told as such."""
+"""``e_machine`` in words (elf.h for those no guest has); a number that is not here is told as such."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def needs(order: Order, items: Sequence[Item], guest: Guest) -> Needs:
             where=CMD,
             hint="a script begins with #!, as in #!/bin/sh; or write sh in front of it",
         ) from error
-    machine = zig.target(guest.architecture, guest.libc).machine
+    machine = ARCHITECTURES[guest.architecture].elf_machine
     if found.machine != machine:
         raise BadProgram(
             f"{item.source} is built for {_machine(found.machine)}, the guest is {guest.architecture}",

@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
         plan = merge.plan(sources, across_commits=arguments.across_commits)
         with store.assembled(paths.RESULTS) as hidden:
             merge.write(plan, hidden)
-            compared = reporting.write(hidden)
+            matrix = reporting.write(hidden)
     result = store.load(hidden.id, paths.RESULTS)
     for each in plan.twice:
         note(f"{each.guest}: measured twice, equally; the run of {each.taken.name} is taken")
@@ -29,5 +29,5 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"measured by several commits, as you allowed: {', '.join(plan.commits)}")
     # Before it is printed: a reader that closes the pipe must not undo the join.
     result.complete()
-    reporting.show(compared, result)
-    return int(reporting.verdict(compared))
+    reporting.show(matrix, result)
+    return int(reporting.verdict(matrix))

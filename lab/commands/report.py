@@ -21,8 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if result.is_program:
         return int(programreport.report(result).verdict())
-    compared = reporting.write(result)
+    matrix = reporting.write(result)
     if arguments.markdown:
-        reporting.publish(compared, result, Path(arguments.markdown))
-    reporting.show(compared, result)
-    return int(reporting.verdict(compared))
+        reporting.publish(matrix, result, Path(arguments.markdown))
+    reporting.show(matrix, result)
+    return int(reporting.verdict(matrix))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -121,7 +122,9 @@ def _paths_of(process: int) -> Iterator[str]:
         # An option may hold several: file=/a,backing=/b
         yield from (part for word in words for part in re.split(r"[=,:]", word.decode(errors="replace")))
         yield from (str(each.readlink()) for each in (folder / "fd").iterdir())
-        yield from (line.split(maxsplit=5)[-1] for line in (folder / "maps").read_text().splitlines())
+        # A name may hold what Python also takes for the end of a line, and bytes that are no UTF-8.
+        maps = os.fsdecode((folder / "maps").read_bytes()).split("\n")
+        yield from (line.split(maxsplit=5)[-1] for line in maps if line)
     except (FileNotFoundError, ProcessLookupError):
         # It has ended meanwhile. Anything else is not for guessing: what it uses must not be removed.
         return

@@ -121,33 +121,27 @@ def _along(axis: Axis, places: Sequence[Place], ordered: Sequence[int]) -> Itera
         else:
             chosen = list(itertools.pairwise(group))
         for first, other in chosen:
-            if _value(axis, places[first]) != _value(axis, places[other]):
+            if _coordinates(places[first])[axis] != _coordinates(places[other])[axis]:
                 yield Pair(axis, first, other)
 
 
 def _others(axis: Axis, place: Place) -> tuple[object, ...]:
     """All that must be the same. Two libcs have versions of their own: the same release has both."""
-    same: dict[Axis, object] = {
-        Axis.LIBC: place.libc,
-        Axis.VERSION: place.version,
-        Axis.ARCHITECTURE: place.architecture,
-        Axis.PAGE_SIZE: place.page_size,
-        Axis.KERNEL: place.kernel,
-    }
+    same = _coordinates(place)
     del same[axis]
     if axis is Axis.LIBC:
         same[Axis.VERSION] = place.suite
     return tuple(same.values())
 
 
-def _value(axis: Axis, place: Place) -> object:
+def _coordinates(place: Place) -> dict[Axis, object]:
     return {
         Axis.LIBC: place.libc,
         Axis.VERSION: place.version,
         Axis.ARCHITECTURE: place.architecture,
         Axis.PAGE_SIZE: place.page_size,
         Axis.KERNEL: place.kernel,
-    }[axis]
+    }
 
 
 def _newest_of_each_libc(places: Sequence[Place], group: Sequence[int]) -> list[int]:

@@ -107,18 +107,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Pages:
-    """All maps of one experiment. ``stretches`` has one list for each, in order of address."""
+    """All maps of one experiment. ``stretches`` are the pages of each, in order of address."""
 
     page_size: int
     window: int
     buffer: range
     steps: tuple[Step, ...]
     maps: PhaseMaps
-
-    @functools.cached_property
-    def stretches(self) -> tuple[tuple[Stretch, ...], ...]:
-        """The pages of each map."""
-        return tuple(_stretches(self.maps, number) for number in range(len(self.maps.after)))
+    stretches: tuple[tuple[Stretch, ...], ...]
 
     def within(self, number: int, first: int, end: int) -> Iterator[Stretch]:
         """The pages [first, end) in one map; what is not mapped is left out."""
@@ -142,7 +138,7 @@ def pages_of(experiment: Experiment) -> Pages | None:
         return None
     size = maps.page_size_bytes
     first = details.buffer_address // size
-    stretches = [_stretches(maps, number) for number in range(len(maps.after))]
+    stretches = tuple(_stretches(maps, number) for number in range(len(maps.after)))
     phases = {each.phase: each for each in experiment.faults or ()}
     steps = tuple(
         Step(name, number, tuple(_changes(before, after)), _faults(phases.get(name), size))
@@ -151,7 +147,7 @@ def pages_of(experiment: Experiment) -> Pages | None:
         )
     )
     window = details.fault_around_pages or 1
-    return Pages(size, window, range(first, first + details.pages_spanned), steps, maps)
+    return Pages(size, window, range(first, first + details.pages_spanned), steps, maps, stretches)
 
 
 def _stretches(maps: PhaseMaps, number: int) -> tuple[Stretch, ...]:

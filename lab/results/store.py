@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import os
 import re
 import secrets
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from lab import paths
 from lab.errors import BadDocument, DiskFull, LabError, NoResult
+from lab.files import write_whole
 from lab.results.document import GuestRun, parse_run, read_run
 from lab.results.program import FOLDER as PROGRAMS
 from lab.results.program import ProgramRun, parse_program, read_program
@@ -26,19 +26,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All of it or nothing: a temporary name in the same folder, then a rename."""
+    """All of it or nothing. Raises DiskFull."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary: str | None = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        write_whole(path, data)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull("no space left on the device", where=str(path), hint="free some space") from error
         raise
 

@@ -296,5 +296,5 @@ def test_the_verdict_of_a_matrix_counts_its_pairs(tmp_path: Path) -> None:
     other = synthetic.without_prediction(synthetic.with_memset(guest(GLIBC, architecture="s390x"), 512))
     other["probe"]["experiments"][0].update(ledger=None, ledger_refused="not allowed")
     result = written(tmp_path / "result", [guest(GLIBC), guest(MUSL), other])
-    compared = comparison.compare(result.runs())
-    assert (compared.verdict(), reporting.verdict(compared)) == (0, 1)
+    found = pairs.matrix(comparison.compare(result.runs()))
+    assert (found.comparison.verdict(), reporting.verdict(found)) == (0, 1)

@@ -12,7 +12,6 @@ from lab.report.matrix.guests import Guests
 from lab.report.matrix.labels import Labels
 from lab.report.matrix.tables import Count, Table
 from lab.results.pairs import Matrix
-from lab.results.rules import Build
 
 
 def render(matrix: Matrix, result_id: str) -> str:
@@ -128,13 +127,10 @@ def _links(matrix: Matrix, labels: Labels) -> Iterator[str]:
 
 
 def _bills(matrix: Matrix, labels: Labels) -> Iterator[str]:
-    for build in (Build.DYNAMIC, Build.STATIC):
-        by_stage = tables.start_up(matrix.comparison, labels, build)
-        if any(count.text for group in by_stage.groups for line in group.lines for count in line.counts):
-            yield f"## What starting {build.value} costs"
-            yield _of_guests(by_stage, (column.heading for column in by_stage.columns))
-            by_object = tables.by_object(matrix.comparison, labels, build)
-            yield _of_guests(by_object, (column.heading for column in by_object.columns))
+    for build, *bills in tables.bills(matrix.comparison, labels):
+        yield f"## What starting {build.value} costs"
+        for table in bills:
+            yield _of_guests(table, (column.heading for column in table.columns))
 
 
 def _guests(heading: str, found: Guests) -> Iterator[str]:

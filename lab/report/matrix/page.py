@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import jinja2
 
 from lab.report import residues, words
+from lab.report.html import environment
 from lab.report.matrix import changes, guests, plot, series, tables
 from lab.report.matrix import labels as naming
 from lab.report.matrix.labels import Labels
 from lab.results import catalogue
 from lab.results.pairs import Matrix
-from lab.results.rules import Build
 from lab.results.store import Result
-
-_BILLS = (Build.DYNAMIC, Build.STATIC)
-"""The programs whose start is taken apart; the other ways to link stand in a table of their own."""
-
-_TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -37,38 +29,38 @@ class _Drawn:
 
 def render(matrix: Matrix, result: Result) -> str:
     """The whole page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     comparison = matrix.comparison
     labels = naming.labels(comparison.runs)
     named = {run.guest.name: run.guest.name for run in comparison.runs}
-    return environment.get_template("matrix.html.j2").render(
-        answer=words.answer(comparison),
-        result_id=result.id,
-        summary=guests.summary(comparison),
-        pairs=guests.pairs(matrix),
-        alone=matrix.alone,
-        findings=matrix.findings(),
-        counts=tables.counts(comparison, labels),
-        again=tables.again(comparison),
-        short=tables.SHORT,
-        heats=list(tables.heats(comparison, labels)),
-        links=tables.links(comparison, labels),
-        drawn=_drawn(matrix, labels),
-        along=changes.along(matrix, labels),
-        meaning=changes.MEANING,
-        bills=_bills(matrix, labels),
-        rules=_rules(matrix),
-        residues=residues.table(comparison.runs, named),
-        certificates=_certificates(matrix),
-        facts=guests.facts(comparison),
-        origin=guests.origin(comparison),
+    return (
+        environment()
+        .get_template("matrix.html.j2")
+        .render(
+            answer=words.answer(comparison),
+            result_id=result.id,
+            summary=guests.summary(comparison),
+            pairs=guests.pairs(matrix),
+            alone=matrix.alone,
+            findings=matrix.findings(),
+            counts=tables.counts(comparison, labels),
+            again=tables.again(comparison),
+            short=tables.SHORT,
+            heats=list(tables.heats(comparison, labels)),
+            links=tables.links(comparison, labels),
+            drawn=_drawn(matrix, labels),
+            along=changes.along(matrix, labels),
+            meaning=changes.MEANING,
+            bills=[
+                (build.value, by, table)
+                for build, by_stage, by_object in tables.bills(comparison, labels)
+                for by, table in (("by stage", by_stage), ("by object", by_object))
+            ],
+            rules=_rules(matrix),
+            residues=residues.table(comparison.runs, named),
+            certificates=_certificates(matrix),
+            facts=guests.facts(comparison),
+            origin=guests.origin(comparison),
+        )
     )
 
 
@@ -95,17 +87,6 @@ def _values(panel: series.Panel) -> list[tuple[str, tuple[str, ...]]]:
         (curve.name, tuple("" if value is None else f"{value:,}" for value in curve.values))
         for curve in panel.curves
     ]
-
-
-def _bills(matrix: Matrix, labels: Labels) -> list[tuple[str, str, tables.Table]]:
-    """Program, what is in the columns, and the table; only programs that were traced somewhere."""
-    shown: list[tuple[str, str, tables.Table]] = []
-    for build in _BILLS:
-        by_stage = tables.start_up(matrix.comparison, labels, build)
-        if any(count.text for group in by_stage.groups for line in group.lines for count in line.counts):
-            shown.append((build.value, "by stage", by_stage))
-            shown.append((build.value, "by object", tables.by_object(matrix.comparison, labels, build)))
-    return shown
 
 
 def _rules(matrix: Matrix) -> tuple[catalogue.Rule, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab.report import words
@@ -137,6 +137,17 @@ def start_up(comparison: Comparison, labels: Labels, build: Build) -> Table:
         return Count("·" if found is None else f"{found:,}")
 
     return _table(comparison, labels, columns, stage)
+
+
+def bills(comparison: Comparison, labels: Labels) -> Iterator[tuple[Build, Table, Table]]:
+    """What the start of each program costs, by stage and by object; only programs that were traced somewhere.
+
+    The other ways to link stand in a table of their own.
+    """
+    for build in (Build.DYNAMIC, Build.STATIC):
+        by_stage = start_up(comparison, labels, build)
+        if any(count.text for group in by_stage.groups for line in group.lines for count in line.counts):
+            yield build, by_stage, by_object(comparison, labels, build)
 
 
 def links(comparison: Comparison, labels: Labels) -> Table | None:
