@@ -170,5 +170,11 @@ class ProgramFailed(LabError):
     exit_code = 30
 
 
+class UnfitMachine(LabError):
+    """A machine that the lab did not build is not what is declared, or lacks what measuring needs."""
+
+    exit_code = 31
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""

@@ -20,9 +20,11 @@ import pytest
 from lab import paths
 from lab.build.payload import Payload, ensure_payload
 from lab.errors import MatrixError
-from lab.guests import qemu
+from lab.guests import inspection, qemu
 from lab.guests.accel import accelerator
 from lab.guests.machine import Machine
+from lab.guests.provider import Origin, Reachable, Reached
+from lab.guests.reaches import REACHES
 from lab.guests.spec import Spec
 from lab.images import Image, fetch, image_for, tools
 from lab.images.fetch import PackageSet
@@ -37,8 +39,14 @@ from lab.steps import note, step
 DEMONSTRATION = "/usr/local/bin/pagefault-demo"
 """Where provisioning installs the demonstration."""
 
-ASLR = "python3 -m faultprobe aslr --calibration /var/lib/faultlab/aslr.json"
-"""The ASLR experiment. What its predictions come from is recorded once, when a guest is provisioned."""
+CALIBRATION = "/var/lib/faultlab/aslr.json"
+"""What the predictions of the ASLR experiment come from: recorded once, when a guest is provisioned."""
+
+ASLR = f"python3 -m faultprobe aslr --calibration {CALIBRATION}"
+"""The ASLR experiment."""
+
+BUILDS = "qemu"
+"""The provider whose guests the lab builds itself; all others reach machines that are there."""
 
 _TEMPLATE = "template.qcow2"
 
@@ -61,17 +69,22 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Ready:
-    """A running guest, known to be in the documented state."""
+    """A guest that answers, known to be in the documented state."""
 
     guest: Guest
-    image: Image
+    image: Origin
     provisioned_key: str
-    machine: Machine
+    machine: Reachable
+
+    @property
+    def is_built_here(self) -> bool:
+        """Whether the lab built what it runs; it is somebody's machine otherwise, known by its answers."""
+        return self.guest.provider == BUILDS
 
     @property
     def accelerator(self) -> str:
-        """kvm or tcg."""
-        return self.machine.state.accelerator
+        """kvm or tcg; of somebody's machine, its model and system."""
+        return self.machine.accelerator
 
     def remote(self) -> Remote:
         """An SSH connection to it, to be used in ``with``."""
@@ -125,13 +138,7 @@ def payload_for(guest: Guest) -> Payload:
 
 
 def prepare(guest: Guest) -> Prepared:
-    """Everything a guest needs to be started; missing parts are fetched and built."""
-    if guest.provider != "qemu":
-        raise MatrixError(
-            f"guest {guest.name}: provider: {guest.provider!r} is not started by the lab",
-            where="inventory/guests.yml",
-            hint="provision it with ansible-playbook; only provider qemu takes part in make lab yet",
-        )
+    """Everything a guest of the lab's own needs to be started; missing parts are fetched and built."""
     with step(f"Prepare {guest.name}"):
         image = image_for(guest)
         payload = payload_for(guest)
@@ -159,10 +166,7 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
             Target(each.guest.name, machine.address, each.payload.folder)
             for each, machine in zip(missing, machines, strict=True)
         ]
-        with step("Run Ansible"):
-            recap = provision(targets, log=paths.cache() / "logs" / "ansible.log")
-            for name, host in sorted(recap.hosts.items()):
-                note(f"{name}: {host.ok} tasks, {host.changed} changed")
+        _run_ansible(targets)
         in_parallel(_calibrate, machines, at_once=len(os.sched_getaffinity(0)))
         for each, machine in zip(missing, machines, strict=True):
             with step(f"Save the state of {each.guest.name}"):
@@ -170,7 +174,14 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
     return made
 
 
-def _calibrate(machine: Machine) -> None:
+def _run_ansible(targets: Sequence[Target]) -> None:
+    with step("Run Ansible"):
+        recap = provision(targets, log=paths.cache() / "logs" / "ansible.log")
+        for name, host in sorted(recap.hosts.items()):
+            note(f"{name}: {host.ok} tasks, {host.changed} changed")
+
+
+def _calibrate(machine: Reachable) -> None:
     """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation."""
     with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
         remote.succeed(f"{ASLR} --runs 1 --json /dev/null -- {DEMONSTRATION}")
@@ -187,8 +198,30 @@ def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:
 def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Ready, ...]]:
     """Bring the guests up in their provisioned state; all but kept ones end with the session.
 
-    A guest that ``make up`` left running in this very state is worked in as it is.
+    Those of the lab's own come from their snapshots, every other one is asked for from its provider and
+    provisioned where it is. Raises MatrixError for a provider that the lab cannot work with.
     """
+    for guest in guests:
+        if guest.provider != BUILDS and guest.provider not in REACHES:
+            raise MatrixError(
+                f"guest {guest.name}: provider: {guest.provider!r} is not started by the lab",
+                where="inventory/guests.yml",
+                hint="provision it with ansible-playbook",
+            )
+    ready: dict[str, Ready] = {}
+    with contextlib.ExitStack() as stack:
+        # Somebody's machine first: that it does not answer, or is another one, is told before any is built.
+        for provider in (*REACHES, BUILDS):
+            chosen = [guest for guest in guests if guest.provider == provider]
+            if chosen:
+                context = _built(chosen, kept) if provider == BUILDS else _joined(provider, chosen, kept)
+                ready |= {each.guest.name: each for each in stack.enter_context(context)}
+        yield tuple(ready[guest.name] for guest in guests)
+
+
+@contextlib.contextmanager
+def _built(guests: Sequence[Guest], kept: bool) -> Iterator[list[Ready]]:
+    """Guests of the lab's own. One that ``make up`` left running in this very state is worked in as it is."""
     prepared = [prepare(guest) for guest in guests]
     saved = templates(prepared)
     running = {
@@ -203,6 +236,38 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
     with contextlib.ExitStack() as stack:
         machines = stack.enter_context(qemu.started(specs)) if specs else []
         by_name = running | {machine.name: machine for machine in machines}
-        yield tuple(
+        yield [
             Ready(each.guest, each.image, each.provisioned_key, by_name[each.guest.name]) for each in prepared
-        )
+        ]
+
+
+@contextlib.contextmanager
+def _joined(provider: str, guests: Sequence[Guest], kept: bool) -> Iterator[list[Ready]]:
+    """Machines that are there, each checked against its entry and brought to the documented set-up."""
+    with REACHES[provider](guests, kept) as machines:
+        with step(f"Check {', '.join(guest.name for guest in guests)}"):
+            found = [inspection.inspect(machine) for machine in machines]
+        payloads = [payload_for(guest) for guest in guests]
+        targets = [
+            Target(machine.name, machine.address, payload.folder)
+            for machine, payload in zip(machines, payloads, strict=True)
+        ]
+        with step(f"Provision {', '.join(target.guest for target in targets)}"):
+            _run_ansible(targets)
+            in_parallel(_calibrate_if_needed, machines, at_once=len(os.sched_getaffinity(0)))
+        yield [
+            Ready(
+                machine.guest,
+                origin,
+                provisioned_key(origin.key, payload.key),
+                dataclasses.replace(machine, accelerator=origin.description),
+            )
+            for machine, origin, payload in zip(machines, found, payloads, strict=True)
+        ]
+
+
+def _calibrate_if_needed(machine: Reached) -> None:
+    with machine.remote() as remote:
+        if remote.execute(["test", "-s", CALIBRATION]).status == 0:
+            return
+    _calibrate(machine)

@@ -41,6 +41,11 @@ class Machine:
         return self.state.address
 
     @property
+    def accelerator(self) -> str:
+        """How its instructions are run: kvm or tcg."""
+        return self.state.accelerator
+
+    @property
     def folder(self) -> Path:
         """The folder with its disk and logs, until it is stopped."""
         return self.state.folder

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import MatrixError
+from lab.guests.provider import Reached
 from lab.matrix import Guest
-from lab.remote import Address, Remote
+from lab.remote import Address
 
 SSH_PORT = 22
 
@@ -26,6 +29,14 @@ def address(guest: Guest) -> Address:
     return Address(guest.ansible_host, port, guest.ansible_user, Path("~/.ssh/known_hosts").expanduser())
 
 
-def remote(guest: Guest) -> Remote:
-    """An SSH connection to it, to be used in ``with``."""
-    return Remote(address(guest), name=guest.name)
+@contextlib.contextmanager
+def reached(guests: Sequence[Guest], kept: bool = False) -> Iterator[Sequence[Reached]]:
+    """The machines, each one having answered; nothing was started, so nothing ends with the context.
+
+    Raises Unreachable, WrongGuest.
+    """
+    machines = [Reached(guest, address(guest)) for guest in guests]
+    for machine in machines:
+        with machine.remote():
+            pass
+    yield machines

@@ -1,0 +1,10 @@
+"""Every provider that reaches machines which the lab did not build, by the name the inventory has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lab.guests import ssh
+from lab.guests.provider import Reach
+
+REACHES: Mapping[str, Reach] = {"ssh": ssh.reached}
