@@ -28,6 +28,8 @@ class LabError(Exception):
         self.what = what
         self.where = where
         self.hint = hint
+        self.unbuilt: tuple[str, ...] = ()
+        """What of the store could not be built because of this, as ``kind/key``."""
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
@@ -174,6 +176,12 @@ class UnfitMachine(LabError):
     """A machine that the lab did not build is not what is declared, or lacks what measuring needs."""
 
     exit_code = 31
+
+
+class WorkerLost(LabError):
+    """A process at work on a guest was killed, or the machine it ran on went away."""
+
+    exit_code = 32
 
 
 INTERRUPTED = 130

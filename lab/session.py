@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import pytest
 
 from lab import paths
 from lab.build.payload import Payload, ensure_payload
-from lab.errors import MatrixError
+from lab.errors import LabError, MatrixError
 from lab.guests import inspection, qemu
 from lab.guests.accel import accelerator
 from lab.guests.machine import Machine
@@ -33,6 +33,7 @@ from lab.matrix import Guest
 from lab.parallel import ended_when_given_up, in_parallel
 from lab.provisioning import Target, provision, provisioned_key
 from lab.remote import Remote
+from lab.results.document import GuestRun
 from lab.results.store import Result
 from lab.steps import note, step
 
@@ -104,10 +105,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Given:
-    """What the tests on guests are given: the running guests, and where results go."""
+    """What the tests on guests are given: running guests, where results go, and what was measured already.
+
+    ``outcomes`` has the run of each guest, or why there is none; None when the tests are to measure.
+    """
 
     ready: tuple[Ready, ...]
     result: Result
+    outcomes: Mapping[str, GuestRun | LabError] | None = None
 
 
 @functools.cache
@@ -139,7 +144,7 @@ def payload_for(guest: Guest) -> Payload:
 
 def prepare(guest: Guest) -> Prepared:
     """Everything a guest of the lab's own needs to be started; missing parts are fetched and built."""
-    with step(f"Prepare {guest.name}"):
+    with step(f"Prepare {guest.name}", stage="build"):
         image = image_for(guest)
         payload = payload_for(guest)
         emulator = tools.emulator(guest.architecture)
@@ -154,7 +159,7 @@ def templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
     found = {each.guest.name: store.find("provisioned", each.provisioned_key) for each in prepared}
     missing = [each for each in prepared if found[each.guest.name] is None]
     if missing:
-        with step(f"Provision {', '.join(each.guest.name for each in missing)}"):
+        with step(f"Provision {', '.join(each.guest.name for each in missing)}", stage="provision"):
             found |= _provision(missing, store)
     return {name: entry / _TEMPLATE for name, entry in found.items() if entry}
 
@@ -252,7 +257,7 @@ def _joined(provider: str, guests: Sequence[Guest], kept: bool) -> Iterator[list
             Target(machine.name, machine.address, payload.folder)
             for machine, payload in zip(machines, payloads, strict=True)
         ]
-        with step(f"Provision {', '.join(target.guest for target in targets)}"):
+        with step(f"Provision {', '.join(target.guest for target in targets)}", stage="provision"):
             _run_ansible(targets)
             in_parallel(_calibrate_if_needed, machines, at_once=len(os.sched_getaffinity(0)))
         yield [

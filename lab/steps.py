@@ -3,6 +3,8 @@
 ``with step("Build the image"):`` prints the step with the time it took, its parts indented above it. When an
 exception unwinds, the innermost step is marked as the culprit. On a terminal the running steps are shown
 live with their seconds; in a log a step that takes longer than two seconds is announced as well.
+
+A process that works on one part for another one's display hands on what happens instead (:func:`forward_to`).
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ import contextvars
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -29,11 +32,23 @@ HEARTBEAT = 30.0
 """Seconds between two signs of life of a long step in a log."""
 
 
+@dataclass(frozen=True)
+class Event:
+    """What a process tells of its work: a line to print (with markup), a step or stage that begins, a stage's
+    end. ``seconds`` is the time a stage took.
+    """
+
+    kind: Literal["line", "step", "stage", "stage-end"]
+    text: str
+    seconds: float = 0.0
+
+
 @dataclass(eq=False)
 class _Step:
     name: str
     depth: int
     parent: _Step | None = None
+    stage: str | None = None
     started: float = field(default_factory=time.monotonic)
     announced: float = 0.0
     told: list[BaseException] = field(default_factory=list)
@@ -45,9 +60,20 @@ class _Step:
     def indent(self) -> str:
         return "  " * self.depth
 
+    def opens(self) -> str | None:
+        """The stage that begins with it: of stages inside each other only the outermost counts."""
+        outer = self.parent
+        while outer:
+            if outer.stage:
+                return None
+            outer = outer.parent
+        return self.stage
+
 
 _current: contextvars.ContextVar[_Step | None] = contextvars.ContextVar("step", default=None)
-_console = Console(stderr=True, highlight=False)
+_forward: Callable[[Event], None] | None = None
+console = Console(stderr=True, highlight=False)
+"""Where progress is shown."""
 
 # Two locks, because rich calls _live_view while it holds a lock of its own: _running_lock is never held while
 # rich is called, _display_lock is never taken by what rich calls.
@@ -65,8 +91,17 @@ def note(text: str) -> None:
     _print(f"{'  ' * depth}[cyan]·[/] {escape(text)}")
 
 
+def forward_to(listener: Callable[[Event], None]) -> None:
+    """Show nothing from now on in this process: the listener, which any thread may call, hears of it."""
+    global _forward
+    _forward = listener
+
+
 def _print(markup: str) -> None:
-    _console.print(markup, soft_wrap=True)
+    if _forward:
+        _forward(Event("line", markup))
+    else:
+        console.print(markup, soft_wrap=True)
 
 
 def _live_view() -> Text:
@@ -107,13 +142,17 @@ def _announce_long_steps() -> None:
 
 def _begin(new: _Step) -> None:
     global _display, _watcher
+    if _forward:
+        stage = new.opens()
+        _forward(Event("stage", stage) if stage else Event("step", new.name))
+        return
     with _running_lock:
         _running.append(new)
-    if _console.is_terminal:
+    if console.is_terminal:
         with _display_lock:
             if _display is None:
                 _display = Live(
-                    get_renderable=_live_view, console=_console, transient=True, refresh_per_second=4
+                    get_renderable=_live_view, console=console, transient=True, refresh_per_second=4
                 )
                 _display.start()
         return
@@ -125,6 +164,11 @@ def _begin(new: _Step) -> None:
 
 def _end(done: _Step) -> None:
     global _display
+    if _forward:
+        stage = done.opens()
+        if stage:
+            _forward(Event("stage-end", stage, done.seconds()))
+        return
     with _running_lock:
         _running.remove(done)
     with _display_lock:
@@ -152,10 +196,13 @@ def _tell_end(this: _Step, error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def step(name: str) -> Iterator[None]:
-    """Show a part of the work with its time in seconds; steps inside it are indented."""
+def step(name: str, *, stage: str | None = None) -> Iterator[None]:
+    """Show a part of the work with its time in seconds; steps inside it are indented.
+
+    ``stage`` is what a guest is at meanwhile, in a word, for the display of many guests.
+    """
     parent = _current.get()
-    this = _Step(name, parent.depth + 1 if parent else 0, parent)
+    this = _Step(name, parent.depth + 1 if parent else 0, parent, stage)
     token = _current.set(this)
     _begin(this)
     try:
@@ -168,7 +215,7 @@ def step(name: str) -> Iterator[None]:
         raise
     else:
         _end(this)
-        if this.seconds() >= 0.05:
+        if this.seconds() >= 0.05 and not _forward:
             _print(f"{this.indent()}[green]✓[/] {escape(name)} [dim]{this.seconds():.1f} s[/]")
     finally:
         _current.reset(token)

@@ -1,13 +1,14 @@
 """Fixtures for tests on real guests.
 
-``make lab`` runs tests/guests with a session it has already started. When pytest is called by itself, as
-``make test`` does, the session is started here, once, for all tests that want one.
+``make lab`` runs tests/guests on each guest's way, with the guest running and measured, and what compares
+guests in the end, over the stored runs. When pytest is called by itself, as ``make test`` does, all guests
+are started and measured here, once, for all tests that want them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -70,13 +71,13 @@ def remote(ready: Ready) -> Iterator[Remote]:
 
 
 @pytest.fixture(scope="session")
-def outcomes(all_ready: tuple[Ready, ...], result: Result) -> dict[str, GuestRun | LabError]:
+def outcomes(given: Given) -> Mapping[str, GuestRun | LabError]:
     """Every guest's run, or what kept it from being measured: all are measured before any test looks."""
-    return measure_all(all_ready, result)
+    return measure_all(given.ready, given.result) if given.outcomes is None else given.outcomes
 
 
 @pytest.fixture(scope="session")
-def measured(ready: Ready, outcomes: dict[str, GuestRun | LabError]) -> GuestRun:
+def measured(ready: Ready, outcomes: Mapping[str, GuestRun | LabError]) -> GuestRun:
     """One guest's run."""
     outcome = outcomes[ready.guest.name]
     if isinstance(outcome, LabError):
@@ -85,7 +86,7 @@ def measured(ready: Ready, outcomes: dict[str, GuestRun | LabError]) -> GuestRun
 
 
 @pytest.fixture(scope="session")
-def all_measured(outcomes: dict[str, GuestRun | LabError], result: Result) -> Result:
+def all_measured(outcomes: Mapping[str, GuestRun | LabError], result: Result) -> Result:
     """The result with every guest's run in it."""
     for outcome in outcomes.values():
         if isinstance(outcome, LabError):

@@ -72,7 +72,7 @@ def started(specs: Sequence[Spec]) -> Iterator[list[Machine]]:
     """
     machines: list[Machine] = []
     try:
-        with step(f"Start {', '.join(spec.guest.name for spec in specs)}"):
+        with step(f"Start {', '.join(spec.guest.name for spec in specs)}", stage="boot"):
             for spec in specs:
                 machines.append(_spawn(spec))
             machines = _await_all(specs, machines)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import paths
-from lab.errors import CorruptCache, DiskFull
+from lab.errors import CorruptCache, DiskFull, LabError
 from lab.exclusive import turn
 from lab.files import write_whole
 
@@ -145,8 +145,10 @@ class Store:
             (temporary / MANIFEST).write_text(json.dumps({"files": files}, indent=1, sort_keys=True))
             temporary.chmod(0o755)
             temporary.rename(entry)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, LabError):
+                error.unbuilt += (f"{entry.parent.name}/{entry.name}",)
             raise
         self._remember(entry, files)
         return entry

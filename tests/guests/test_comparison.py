@@ -1,7 +1,11 @@
-"""Several guests side by side: each difference has a rule, and what the libcs share is shared."""
+"""Several guests side by side: each difference has a rule, and what the libcs share is shared.
+
+Stored runs are all that these checks look at: ``make lab`` makes them when no guest runs any more.
+"""
 
 from __future__ import annotations
 
+from lab import matrix
 from lab.results import comparison, pairs, rules
 from lab.results.rules import Build
 from lab.results.store import Result
@@ -44,3 +48,20 @@ def test_the_split_tells_the_libcs_apart(all_measured: Result) -> None:
         by_page_size.setdefault(page_size, []).extend(found)
     for counts in by_page_size.values():
         assert len(set(counts)) == len(counts)
+
+
+def test_guests_boot_the_same_kernel_unless_it_is_what_differs(all_measured: Result) -> None:
+    # An architecture has one kernel for each page size and each declared series, wherever the lab boots it.
+    kernels: dict[tuple[str, int, str], set[str]] = {}
+    booted = {guest.name: guest for guest in matrix.load().guests if guest.provider == "qemu"}
+    for run in all_measured.runs():
+        guest = booted.get(run.guest.name)
+        if guest is None:
+            continue
+        found = kernels.setdefault((guest.architecture, guest.page_size, guest.kernel), set())
+        # What the image has, and what the guest said (uname(2)).
+        found |= {run.image.kernel_release, run.probe.facts.kernel_release}
+    assert {which: len(releases) for which, releases in kernels.items()} == dict.fromkeys(kernels, 1)
+    assert all(
+        release.startswith(f"{series}.") for (_, _, series), each in kernels.items() for release in each
+    )

@@ -55,18 +55,3 @@ def test_everything_runs_on_the_declared_libc(ready: Ready, remote: Remote) -> N
         if re.search(LOADED_LIBC, file)
     }
     assert found == {key: {ready.guest.libc} for key in found}
-
-
-def test_guests_boot_the_same_kernel_unless_it_is_what_differs(all_ready: tuple[Ready, ...]) -> None:
-    # An architecture has one kernel for each page size and each declared series.
-    kernels: dict[tuple[str, int, str], set[str]] = {}
-    for ready in all_ready:
-        declared = ready.guest.architecture, ready.guest.page_size, ready.guest.kernel
-        found = kernels.setdefault(declared, set())
-        found.add(ready.image.kernel_release)
-        with ready.remote() as remote:
-            found.add(remote.succeed("uname -r").strip())
-    assert {declared: len(releases) for declared, releases in kernels.items()} == dict.fromkeys(kernels, 1)
-    assert all(
-        release.startswith(f"{series}.") for (_, _, series), each in kernels.items() for release in each
-    )

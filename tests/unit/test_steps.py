@@ -21,7 +21,7 @@ Lines = Callable[[], list[str]]
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     """What was printed to a log so far, with every time replaced by T."""
     sink = io.StringIO()
-    monkeypatch.setattr(steps, "_console", Console(file=sink, force_terminal=False, width=200))
+    monkeypatch.setattr(steps, "console", Console(file=sink, force_terminal=False, width=200))
     return lambda: re.sub(r"\d+(\.\d)? s", "T", sink.getvalue()).splitlines()
 
 
@@ -29,7 +29,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     monkeypatch.setenv("TERM", "xterm")
     sink = io.StringIO()
-    monkeypatch.setattr(steps, "_console", Console(file=sink, force_terminal=True, width=200))
+    monkeypatch.setattr(steps, "console", Console(file=sink, force_terminal=True, width=200))
     return sink
 
 
