@@ -105,6 +105,9 @@ _ALL = (
         bits=64,
         hardware=_PC,
         kernels={4 * KIB: "linux-image-cloud-amd64"},
+        absent={
+            "kernels 6.19, 7.0 and 7.1": "trixie-backports still lists their images, but not their modules"
+        },
     ),
     # Debian 13 has the i386 userland only for use on an amd64 kernel, and no kernel of that architecture. So
     # x86_64 and i686 guests boot the very same kernel and differ in nothing but their programs; bookworm's
@@ -222,6 +225,26 @@ _ALL = (
         ),
         kernels={4 * KIB: "linux-image-s390x"},
         absent={"glibc 2.31 and musl 1.2.2": _NO_BULLSEYE},
+    ),
+    Architecture(
+        name="loongarch64",
+        debian="loong64",
+        multiarch="loongarch64-linux-gnu",
+        loader="/lib64/ld-linux-loongarch-lp64d.so.1",
+        musl="loongarch64",
+        elf_machine=258,
+        bits=64,
+        hardware=Hardware(
+            package="qemu-system-misc",
+            program="qemu-system-loongarch64",
+            machine="virt",
+            cpu="la464",
+            console="ttyS0",
+        ),
+        kernels={16 * KIB: "linux-image-loong64"},
+        absent={
+            "libcs before glibc 2.43 and musl 1.2.6, kernels before 7.2": "Debian has loong64 from release 14 on"
+        },
     ),
 )
 

@@ -16,12 +16,11 @@ import yaml
 from lab.architectures import ARCHITECTURES
 from lab.errors import MatrixError, UnknownGuest
 from lab.paths import GUESTS_FILE
-from lab.suites import KERNELS, SUITES, Suite
+from lab.suites import KERNELS, SUITES, USUAL_SUITE, Suite
 
 _WHERE = "inventory/guests.yml"
 
 LIBCS = ("glibc", "musl")
-USUAL_SUITE = "trixie"
 USUAL_KERNEL = SUITES[USUAL_SUITE].kernel
 """What guests have unless the version or the kernel is what differs."""
 PROVIDERS = ("qemu", "vagrant", "ssh")

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from lab.architectures import ARCHITECTURES, pages_text
 from lab.errors import UnknownGuest
-from lab.matrix import USUAL_KERNEL, USUAL_SUITE, Guest, Matrix
+from lab.matrix import USUAL_KERNEL, Guest, Matrix
+from lab.suites import USUAL_SUITE
 
 _ALL = "all"
 _WHERE = "inventory/guests.yml"

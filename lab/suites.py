@@ -35,5 +35,23 @@ _ALL = (
 SUITES: Mapping[str, Suite] = {each.name: each for each in _ALL}
 """Every suite by name, the oldest first."""
 
-KERNELS: Mapping[str, str] = {each.kernel: each.name for each in _ALL}
-"""The kernel series there are, and the suite each is taken from."""
+USUAL_SUITE = "trixie"
+"""What guests are made from unless a version is what differs."""
+
+BACKPORTS = "trixie-backports"
+"""Where the kernels between two releases are: the newer ones, built for Debian 13."""
+
+_BACKPORTED = ("6.16", "6.17", "6.18", "7.3")
+
+KERNELS: Mapping[str, str] = dict(
+    sorted(
+        [*((each.kernel, each.name) for each in _ALL), *((series, BACKPORTS) for series in _BACKPORTED)],
+        key=lambda item: [int(part) for part in item[0].split(".")],
+    )
+)
+"""The kernel series there are, the oldest first, and the suite each is taken from."""
+
+
+def expires(suite: str) -> bool:
+    """Whether a suite still changes: its indexes are valid for days, and a mirror's snapshot is kept longer."""
+    return suite == BACKPORTS or (suite in SUITES and not SUITES[suite].is_released)

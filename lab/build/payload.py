@@ -104,7 +104,9 @@ def _build(
         work = Path(scratch)
         with step("Unpacking headers and libraries"):
             root = sysroot.unpack(packages, sysroot.libc_packages(libc, packages), work / "root", log=log)
-            headers = sysroot.unpack(packages, (sysroot.HEADERS,), work / "headers", log=log)
+            headers = sysroot.unpack(
+                packages, (sysroot.headers_package(packages),), work / "headers", log=log
+            )
         for each in program.PROGRAMS:
             with step(f"Building {each.name}"):
                 program.build_program(each, target, root, work / each.name, folder, cache=zig_cache, log=log)

@@ -75,6 +75,8 @@ def build_program(
     destination.mkdir(parents=True, exist_ok=True)
     environment = zig.environment(cache)
     compiler = zig.compiler(target)
+    libgcc = sysroot.libgcc_folder(root, target)
+    support = [str(libgcc / "libgcc.a"), str(libgcc / "libgcc_eh.a")]
     built_object = work / f"{program.name}.o"
     process.run(
         [*compiler, "-std=c11", *program.flags, "-fPIE", "-c", program.source, "-o", built_object],
@@ -89,12 +91,15 @@ def build_program(
         made = work / program.file(link)
         threads = [flag for flag in program.flags if flag == "-pthread"]
         if link in DYNAMIC_FLAGS:
-            command = [*compiler, *DYNAMIC_FLAGS[link], *zig.LINK_FLAGS, *threads]
+            flags = [*DYNAMIC_FLAGS[link], *zig.LINK_FLAGS, *threads]
+            # What a machine cannot do, and on arm the unwinder that every function refers to. Left to zig's
+            # own support library, which is one piece, they would bring its memset along, in libc's place.
+            command = [*compiler, *flags, str(built_object), *support]
         else:
             arguments = static_link(target, root, is_pie=link == STATIC_PIE, has_threads=bool(threads))
-            command = [*zig.linker(), *arguments]
+            command = [*zig.linker(), *arguments, str(built_object)]
         process.run(
-            [*command, built_object, "-o", made],
+            [*command, "-o", made],
             what=f"Link {made.name} for {target.triple}",
             log=log,
             cwd=work,
@@ -155,7 +160,10 @@ def _check(target: zig.Target, made: Path, link: str) -> None:
         wanted = [elf.Elf(target.machine, None, (), link == STATIC_PIE)]
     if found not in wanted:
         raise BuildFailed(f"{made.name} came out as {found}, not {link} for {target}", where=target.triple)
-    newer = too_new(elf.symbols(data).versions, target.glibc_version)
+    symbols = elf.symbols(data)
+    if link in DYNAMIC_FLAGS and "memset" not in symbols.undefined:
+        raise BuildFailed(f"{made.name} has a memset of its own, not libc's", where=target.triple)
+    newer = too_new(symbols.versions, target.glibc_version)
     if newer:
         raise BuildFailed(f"{made.name} needs {', '.join(newer)}", where=target.triple)
 

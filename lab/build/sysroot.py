@@ -15,23 +15,34 @@ _LIBC = {"glibc": "libc6-dev", "musl": "musl-dev"}
 _LIBGCC = re.compile(r"libgcc-\d+-dev")
 """What a libc leaves to the compiler: arithmetic, and for glibc the unwinder. Each suite has its version."""
 
-HEADERS = "libpython3.13-dev"
+_HEADERS = re.compile(r"libpython3\.\d+-dev")
 """What an extension module is compiled against. Of the glibc package for both libcs: with the stable ABI no
-declaration depends on the libc, and Debian has no Python built for musl."""
+declaration depends on the libc, and Debian has no Python built for musl. One release's for all, where there
+is one for all (provision/images/sysroot.yml)."""
 
 
 def libc_packages(libc: str, available: Iterable[str]) -> tuple[str, str]:
     """The names of the packages that a static link needs; raises BuildFailed without just one libgcc."""
-    libgcc = [name for name in available if _LIBGCC.fullmatch(name)]
-    if len(libgcc) != 1:
-        found = ", ".join(sorted(libgcc)) or "none"
-        raise BuildFailed(f"not one package libgcc-N-dev but {found}", where="sysroot")
-    return _LIBC[libc], libgcc[0]
+    return _LIBC[libc], _only(_LIBGCC, "libgcc-N-dev", available)
+
+
+def headers_package(available: Iterable[str]) -> str:
+    """The name of the package with Python's headers; raises BuildFailed without just one."""
+    return _only(_HEADERS, "libpython3.N-dev", available)
+
+
+def _only(pattern: re.Pattern[str], name: str, available: Iterable[str]) -> str:
+    found = [each for each in available if pattern.fullmatch(each)]
+    if len(found) != 1:
+        there = ", ".join(sorted(found)) or "none"
+        raise BuildFailed(f"not one package {name} but {there}", where="sysroot")
+    return found[0]
 
 
 def packages_for(libc: str, available: Iterable[str]) -> tuple[str, ...]:
     """The names of all packages that ``lab.build.payload.ensure_payload`` needs."""
-    return (*libc_packages(libc, available), HEADERS)
+    known = list(available)
+    return (*libc_packages(libc, known), headers_package(known))
 
 
 def unpack(packages: Mapping[str, Path], names: tuple[str, ...], destination: Path, *, log: Path) -> Path:

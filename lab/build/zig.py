@@ -69,6 +69,8 @@ _NAMES = {
     "armv7l": _Names(alpine="armv7"),
     # manylinux knows riscv64 from 2.31 on; glibc itself from 2.27.
     "riscv64": _Names(glibc="2.31", policy="2_31"),
+    # glibc began with this one.
+    "loongarch64": _Names(glibc="2.36", policy="2_36"),
     # glibc began with the little-endian ABI in 2.19, whose symbols all carry 2.17. Debian's long double is
     # IBM's; with zig's own, printf is one of glibc 2.32 and later.
     "ppc64le": _Names(glibc="2.19", flags=("-mabi=ibmlongdouble",)),

@@ -12,7 +12,6 @@ from lab.images.kernel import kernel
 from lab.images.store import Store, key_of, tree_digest
 from lab.matrix import Guest
 from lab.steps import step
-from lab.suites import KERNELS
 
 _FORMAT = 2
 """Raised when the code that builds root file systems changes what it writes."""
@@ -73,7 +72,7 @@ def image_for(guest: Guest) -> Image:
         return store.ensure("image", key_of(parts), build)
 
     entry = fetch.building(guest.libc, guest.suite, guest.architecture, use)
-    booted = kernel(guest.architecture, KERNELS[guest.kernel], guest.page_size)
+    booted = kernel(guest.architecture, guest.kernel, guest.page_size)
     chosen = fetch.locked_set(guest.libc, guest.suite, guest.architecture)
     return Image(
         key=key_of({"root": entry.name, "kernel": booted.key}),

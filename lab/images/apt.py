@@ -22,7 +22,7 @@ from lab.errors import BuildFailed, DiskFull, FetchFailed, MissingTool, NoMirror
 from lab.images.lock import Package
 from lab.process import ENGLISH, captured
 from lab.steps import step
-from lab.suites import SUITES
+from lab.suites import expires
 
 MIRROR_VARIABLE = "FAULTLAB_MIRROR"
 _MIRROR_LIST = "mirror+file:"
@@ -142,7 +142,7 @@ class PrivateApt:
         for suite in suites:
             # A suite that still changes has indexes that expire; a mirror's snapshot of it is older, and as
             # well signed.
-            expiry = "" if suite not in SUITES or SUITES[suite].is_released else " check-valid-until=no"
+            expiry = " check-valid-until=no" if expires(suite) else ""
             options = f"signed-by={KEYRING}{expiry}"
             lines.append(f"deb [arch={debian} {options}] {address} {suite} main")
             lines.append(f"deb-src [{options}] {address} {suite} main")
@@ -199,10 +199,27 @@ Dir::Cache::srcpkgcache "";
         if not needed:
             raise BuildFailed(f"{meta} depends on nothing", where=f"apt, {suite}", hint="mend the recipe")
         first = next((name for name in needed if name.startswith("linux-image-")), needed[0])
+        return self._parts(suite, first)
+
+    def newest(self, suite: str, pattern: str) -> tuple[str, ...]:
+        """The packages of the newest kernel whose image's name matches a regular expression.
+
+        A suite of backports keeps kernels of several series, and its meta package names the last of them.
+        """
+        names = run_captured(["apt-cache", "pkgnames", "linux-image-"], self._env()).stdout.split()
+        found = [name for name in names if re.fullmatch(pattern, name)]
+        if not found:
+            raise BuildFailed(f"no package {pattern}", where=f"apt, {suite}", hint="mend lab/suites.py")
+        records = self._show([f"{name}/{suite}" for name in found], suite)
+        last = max(records, key=lambda record: [int(part) for part in re.findall(r"\d+", record["Version"])])
+        return self._parts(suite, last["Package"])
+
+    def _parts(self, suite: str, image: str) -> tuple[str, ...]:
+        """The packages with what a kernel's image package stands for; itself, up to Linux 6.19."""
         parts = [
-            name for name in self._depends(suite, first) if re.match(r"linux-(base|binary|modules)-\d", name)
+            name for name in self._depends(suite, image) if re.match(r"linux-(base|binary|modules)-\d", name)
         ]
-        return tuple(parts) or (first,)
+        return tuple(parts) if any(name.startswith("linux-binary-") for name in parts) else (image,)
 
     def _depends(self, suite: str, name: str) -> list[str]:
         """The packages that a package depends on; of alternatives the first."""

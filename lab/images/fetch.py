@@ -6,10 +6,11 @@ proxies and certificates are those of the host's apt.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -104,15 +105,31 @@ def _read_resolved(file: Path) -> _Resolved | None:
 
 def resolve_now(recipe_name: str, suite: str, architecture: str) -> tuple[Package, ...]:
     """What the mirror has today for a recipe, its indexes checked against the archive's signatures."""
-    lists = recipe.load(recipe_name, suite)
-    suites = tuple(dict.fromkeys(own or suite for own in lists))
+    lists = {own or suite: wanted for own, wanted in recipe.load(recipe_name, suite, architecture).items()}
+    binaries = {each: wanted for each, wanted in lists.items() if wanted.has_binaries}
+    sources = {each: wanted.sources for each, wanted in lists.items() if wanted.sources}
+    found: list[Package] = []
+    if binaries:
+        with _archive(tuple(binaries), architecture) as private:
+            for each, wanted in binaries.items():
+                found += wanted.resolve(private, each)
+    if sources:
+        # They are of no architecture, and a suite need not have the guest's.
+        with _archive(tuple(sources), apt.host_architecture()) as private:
+            for each, names in sources.items():
+                found += private.sources(each, names)
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def _archive(suites: tuple[str, ...], architecture: str) -> Iterator[apt.PrivateApt]:
+    """apt with the indexes of these suites as they are now."""
     root = paths.cache() / "apt" / f"{'-'.join(suites)}-{apt.debian_architecture(architecture)}"
     root.mkdir(parents=True, exist_ok=True)
     with turn(root.with_name(f".{root.name}.lock")):
         private = apt.PrivateApt(root, architecture)
         private.prepare(suites)
-        found = [wanted.resolve(private, own or suite) for own, wanted in lists.items()]
-    return tuple(package for packages in found for package in packages)
+        yield private
 
 
 def building(recipe_name: str, suite: str, architecture: str, use: Callable[[PackageSet], Path]) -> Path:

@@ -17,7 +17,7 @@ from lab.images.store import Store, digest, key_of
 from lab.images.unpack import unpack
 from lab.process import run
 from lab.steps import step
-from lab.suites import SUITES
+from lab.suites import KERNELS
 
 _MAY_BE_BUILT_IN = ("crc32c_generic", "virtio_ccw")
 """Modules that a kernel need not have. ext4 asks for crc32c at run time, so no dependency names it; later
@@ -92,8 +92,7 @@ def _image(tree: Path, chosen: PackageSet) -> tuple[Path, str]:
     raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
 
 
-def _check_series(release: str, chosen: PackageSet) -> None:
-    series = SUITES[chosen.suite].kernel
+def _check_series(release: str, series: str, chosen: PackageSet) -> None:
     if not release.startswith(f"{series}."):
         raise BuildFailed(
             f"Linux {release}, not {series}",
@@ -102,14 +101,14 @@ def _check_series(release: str, chosen: PackageSet) -> None:
         )
 
 
-def _build(folder: Path, chosen: PackageSet, bus: str) -> None:
+def _build(folder: Path, chosen: PackageSet, series: str, bus: str) -> None:
     log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
     with step(f"Make {chosen.name} and its initrd"):
         tree = folder / "tree"
         tree.mkdir()
         unpack(fetch.fetch(chosen.packages).values(), tree, log)
         image, release = _image(tree, chosen)
-        _check_series(release, chosen)
+        _check_series(release, series, chosen)
         busybox = (tree / "usr/bin/busybox").read_bytes()
         files = {name: (0o755, file.read_bytes()) for name, file in init_files(bus).items()}
         files["bin/busybox"] = (0o755, busybox)
@@ -125,19 +124,17 @@ def _build(folder: Path, chosen: PackageSet, bus: str) -> None:
         shutil.rmtree(tree)
 
 
-def kernel(architecture: str, suite: str, page_size: int) -> Kernel:
-    """The kernel of a Debian suite for guests of one architecture and page size (bytes); built at the first
-    call.
-    """
+def kernel(architecture: str, series: str, page_size: int) -> Kernel:
+    """The kernel of a series for guests of one architecture and page size (bytes); built at the first call."""
     known = ARCHITECTURES[architecture]
     bus, architecture = known.hardware.bus, known.boots_as
-    recipe = kernel_recipe(architecture, page_size)
+    recipe, suite = kernel_recipe(architecture, page_size, series), KERNELS[series]
     store = Store()
 
     def use(chosen: PackageSet) -> Path:
         inits = {name: digest(file) for name, file in init_files(bus).items()}
         parts = {"packages": chosen.hashes(), **inits, "modules": modules(bus), "format": 1}
-        return store.ensure("kernel", key_of(parts), lambda folder: _build(folder, chosen, bus))
+        return store.ensure("kernel", key_of(parts), lambda folder: _build(folder, chosen, series, bus))
 
     root = fetch.building(recipe, suite, architecture, use)
     deviations = fetch.locked_set(recipe, suite, architecture).deviations

@@ -4,13 +4,16 @@ One YAML file for each in provision/images/; those of kernels and emulators foll
 architectures (:func:`kernel_recipe`, and the name of an emulator's package).
 
 Every list may be absent: ``with_dependencies`` (packages and all they depend on), ``alone`` (just these
-files), ``behind`` (the package that a meta package names), ``sources`` (upstream tarballs); lists of another
-suite than the guest's own stand below ``from: {SUITE: {...}}``, and what only guests of one suite get,
-because the others call it otherwise, below ``only: {SUITE: {...}}``.
+files), ``behind`` (the package that a meta package names), ``newest`` (the newest kernel of those whose names
+match a regular expression), ``sources`` (upstream tarballs); lists of another suite than the guest's own
+stand below ``from: {SUITE: {...}}``, and what only guests of one suite get, because the others call it
+otherwise, below ``only: {SUITE: {...}}``. What is another list for one architecture stands, as a whole, below
+``instead: {DEBIAN'S NAME OF IT: {...}}``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +25,7 @@ from lab.errors import BuildFailed
 from lab.images.apt import PrivateApt
 from lab.images.lock import Package
 from lab.paths import RECIPES
+from lab.suites import BACKPORTS, KERNELS, USUAL_SUITE
 
 
 class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +34,7 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     with_dependencies: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     behind: tuple[str, ...] = ()
+    newest: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
     def __add__(self, other: Lists) -> Lists:
@@ -38,50 +43,79 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.with_dependencies + other.with_dependencies,
             self.alone + other.alone,
             self.behind + other.behind,
+            self.newest + other.newest,
             self.sources + other.sources,
         )
 
+    @property
+    def has_binaries(self) -> bool:
+        """Whether it names anything but sources."""
+        return bool(self.with_dependencies or self.alone or self.behind or self.newest)
+
     def resolve(self, apt: PrivateApt, suite: str) -> tuple[Package, ...]:
-        """What the archive has for these lists now."""
+        """What the archive has for these lists now, sources apart."""
         behind = tuple(name for meta in self.behind for name in apt.behind(suite, meta))
+        behind += tuple(name for pattern in self.newest for name in apt.newest(suite, pattern))
         return (
             *apt.with_dependencies(suite, self.with_dependencies),
             *apt.alone(suite, self.alone + behind),
-            *apt.sources(suite, self.sources),
         )
 
 
-def kernel_recipe(architecture: str, page_size: int) -> str:
-    """The name of the recipe for a kernel; the usual page size (bytes) of an architecture is not named."""
+def kernel_recipe(architecture: str, page_size: int, series: str) -> str:
+    """The name of the recipe for a kernel.
+
+    The usual page size (bytes) of an architecture is not named, nor is the series where its suite has just
+    that one.
+    """
     usual = page_size == ARCHITECTURES[architecture].page_size
-    return f"kernel-{architecture}" + ("" if usual else f"-{pages_text(page_size)}")
+    return (
+        f"kernel-{architecture}"
+        + ("" if usual else f"-{pages_text(page_size)}")
+        + (f"-linux-{series}" if KERNELS[series] == BACKPORTS else "")
+    )
 
 
-def _of_architectures() -> dict[str, Lists]:
+# It runs the initrd.
+_INITRD = Lists(alone=("busybox-static",))
+
+
+def _kernel(meta: str, series: str) -> dict[str, Lists]:
+    """What a kernel is made of, by the suite it comes from; ``meta`` is its meta package."""
+    if KERNELS[series] != BACKPORTS:
+        return {"": Lists(behind=(meta,)) + _INITRD}
+    flavour = meta.removeprefix("linux-image-")
+    newest = rf"linux-image-{re.escape(series)}\.[^-]+-{re.escape(flavour)}"
+    return {"": Lists(newest=(newest,)), USUAL_SUITE: _INITRD}
+
+
+def _of_architectures() -> dict[str, dict[str, Lists]]:
     """The recipes that follow from the table of architectures, by name."""
     found = {}
     for architecture in ARCHITECTURES.values():
         package = architecture.hardware.package
-        found[package] = Lists(with_dependencies=(package,))
+        found[package] = {"": Lists(with_dependencies=(package,))}
         if architecture.kernel_of:
             continue
         for page_size, meta in architecture.kernels.items():
-            # busybox-static runs the initrd.
-            found[kernel_recipe(architecture.name, page_size)] = Lists(
-                behind=(meta,), alone=("busybox-static",)
-            )
+            for series in KERNELS:
+                found[kernel_recipe(architecture.name, page_size, series)] = _kernel(meta, series)
     return found
 
 
-def load(name: str, suite: str) -> dict[str, Lists]:
-    """A recipe's lists for guests of a suite, by the suite they come from; that suite has the key ``""``."""
+def load(name: str, suite: str, architecture: str) -> dict[str, Lists]:
+    """A recipe's lists for guests of a suite and architecture, by the suite they come from; the guests' own
+    has the key ``""``.
+    """
     followed = _of_architectures().get(name)
     if followed:
-        return {"": followed}
+        return followed
     path = RECIPES / f"{name}.yml"
     try:
         content: Mapping[str, Any] = yaml.safe_load(path.read_text())
-        own = {key: value for key, value in content.items() if key not in ("from", "only")}
+        instead = content.get("instead", {}).get(ARCHITECTURES[architecture].debian, {})
+        content = {**content, **instead}
+        own = {key: value for key, value in content.items() if key not in ("from", "only", "instead")}
         only = msgspec.convert(content.get("only", {}), dict[str, Lists])
         found = {"": own, **content.get("from", {})}
         lists = {each: msgspec.convert(value, Lists) for each, value in found.items()}

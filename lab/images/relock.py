@@ -30,7 +30,7 @@ def _of_guest(guest: Guest) -> list[tuple[str, str, str]]:
     return [
         (guest.libc, guest.suite, guest.architecture),
         ("sysroot", guest.suite, guest.architecture),
-        (kernel_recipe(boots, guest.page_size), KERNELS[guest.kernel], boots),
+        (kernel_recipe(boots, guest.page_size, guest.kernel), KERNELS[guest.kernel], boots),
     ]
 
 

@@ -274,7 +274,7 @@ def test_a_truncated_download_is_fetched_again(
         for file in fetch.fetch(fetch.locked_set(recipe, guest.suite, guest.architecture).packages).values():
             os.truncate(file, 100)
         run(["rm", "-r", image.kernel.parent], what="x", log=cache / "log")
-        assert kernel(guest.architecture, guest.suite, guest.page_size).kernel.stat().st_size > 1_000_000
+        assert kernel(guest.architecture, guest.kernel, guest.page_size).kernel.stat().st_size > 1_000_000
 
 
 def test_an_interrupted_build_is_not_taken_for_a_finished_one(

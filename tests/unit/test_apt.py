@@ -154,6 +154,17 @@ def test_a_kernel_that_comes_in_parts_is_all_of_them(private: PrivateApt, archiv
     )
 
 
+def test_of_several_kernels_of_a_series_the_newest_is_taken(private: PrivateApt, archive: Archive) -> None:
+    for version in ("6.18.9", "6.18.15", "6.1.20"):
+        archive.add(f"linux-image-{version}-any", version, depends=f"linux-base-{version}")
+        archive.add(f"linux-base-{version}", version)
+    archive.publish()
+    private.prepare(("stable",))
+    assert private.newest("stable", r"linux-image-6\.18\.\d+-any") == ("linux-image-6.18.15-any",)
+    with pytest.raises(BuildFailed, match=r"^apt, stable: no package linux-image-6\.19.*; mend lab/suites"):
+        private.newest("stable", r"linux-image-6\.19\.\d+-any")
+
+
 def test_a_meta_package_with_nothing_behind_it_is_told(private: PrivateApt) -> None:
     with pytest.raises(BuildFailed, match=r"^apt, stable: alone depends on nothing; mend the recipe$"):
         private.behind("stable", "alone")

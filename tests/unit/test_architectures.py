@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lab.architectures import ARCHITECTURES, HOSTS, by_debian_name, pages_text
 from lab.build import zig
 from lab.images import recipe
 from lab.images.recipe import Lists, kernel_recipe
-from lab.suites import KERNELS, SUITES
+from lab.suites import BACKPORTS, KERNELS, SUITES, expires
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -33,21 +35,32 @@ def test_the_lab_has_tools_for_hosts_that_are_in_the_table() -> None:
 
 
 def test_a_kernel_is_named_by_page_size_where_it_is_not_the_usual_one() -> None:
-    assert [kernel_recipe("aarch64", size) for size in ARCHITECTURES["aarch64"].kernels] == [
+    assert [kernel_recipe("aarch64", size, "6.12") for size in ARCHITECTURES["aarch64"].kernels] == [
         "kernel-aarch64",
         "kernel-aarch64-16k",
     ]
-    assert [kernel_recipe("ppc64le", size) for size in ARCHITECTURES["ppc64le"].kernels] == [
+    assert [kernel_recipe("ppc64le", size, "6.12") for size in ARCHITECTURES["ppc64le"].kernels] == [
         "kernel-ppc64le",
         "kernel-ppc64le-4k",
     ]
 
 
 def test_recipes_of_kernels_and_emulators_follow_from_the_table() -> None:
-    assert recipe.load("kernel-aarch64-16k", "trixie") == {
+    assert recipe.load("kernel-aarch64-16k", "trixie", "aarch64") == {
         "": Lists(behind=("linux-image-arm64-16k",), alone=("busybox-static",))
     }
-    assert recipe.load("qemu-system-arm", "trixie") == {"": Lists(with_dependencies=("qemu-system-arm",))}
+    found = recipe.load("qemu-system-arm", "trixie", "x86_64")
+    assert found == {"": Lists(with_dependencies=("qemu-system-arm",))}
+
+
+def test_a_kernel_between_two_releases_is_the_newest_of_its_series() -> None:
+    name = kernel_recipe("x86_64", 4096, "6.18")
+    found = recipe.load(name, BACKPORTS, "x86_64")
+    pattern = found[""].newest[0]
+    assert (name, found["trixie"]) == ("kernel-x86_64-linux-6.18", Lists(alone=("busybox-static",)))
+    assert re.fullmatch(pattern, "linux-image-6.18.15+deb13-cloud-amd64")
+    for other in ("6.18.15+deb13-amd64", "6.18.15+deb13-rt-cloud-amd64", "6.1.8+deb13-cloud-amd64"):
+        assert re.fullmatch(pattern, f"linux-image-{other}") is None
 
 
 def test_a_32_bit_userland_on_a_64_bit_kernel_says_which_and_has_its_machine() -> None:
@@ -66,5 +79,16 @@ def test_a_page_size_is_written_as_kernel_packages_write_it() -> None:
 
 
 def test_each_suite_has_a_kernel_series_of_its_own() -> None:
-    assert {SUITES[name].kernel for name in SUITES} == set(KERNELS)
-    assert all(SUITES[suite].kernel == series for series, suite in KERNELS.items())
+    assert {SUITES[name].kernel for name in SUITES} <= set(KERNELS)
+    assert {series: suite for series, suite in KERNELS.items() if suite != BACKPORTS} == {
+        suite.kernel: name for name, suite in SUITES.items()
+    }
+
+
+def test_indexes_expire_of_what_still_changes() -> None:
+    assert [expires(suite) for suite in ("bullseye", "trixie", "forky", BACKPORTS)] == [
+        False,
+        False,
+        True,
+        True,
+    ]

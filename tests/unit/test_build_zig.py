@@ -20,6 +20,11 @@ def test_glibc_targets_name_interpreter_and_tag_as_distributions_do() -> None:
         ("riscv64-linux-gnu.2.31", "/lib/ld-linux-riscv64-lp64d.so.1", "manylinux_2_31_riscv64"),
         ("powerpc64le-linux-gnu.2.19", "/lib64/ld64.so.2", "manylinux_2_17_ppc64le"),
         ("s390x-linux-gnu.2.17", "/lib/ld64.so.1", "manylinux_2_17_s390x"),
+        (
+            "loongarch64-linux-gnu.2.36",
+            "/lib64/ld-linux-loongarch-lp64d.so.1",
+            "manylinux_2_36_loongarch64",
+        ),
     ]
 
 
@@ -33,6 +38,7 @@ def test_musl_targets_name_interpreter_and_tag_as_distributions_do() -> None:
         ("riscv64-linux-musl", "/lib/ld-musl-riscv64.so.1", "musllinux_1_2_riscv64"),
         ("powerpc64le-linux-musl", "/lib/ld-musl-powerpc64le.so.1", "musllinux_1_2_ppc64le"),
         ("s390x-linux-musl", "/lib/ld-musl-s390x.so.1", "musllinux_1_2_s390x"),
+        ("loongarch64-linux-musl", "/lib/ld-musl-loongarch64.so.1", "musllinux_1_2_loongarch64"),
     ]
 
 
@@ -57,7 +63,8 @@ def test_no_wheel_promises_an_older_glibc_than_its_symbols_have() -> None:
         found = zig.target(architecture, "glibc")
         assert found.platform_tag == f"manylinux_{found.glibc_version.replace('.', '_')}_{architecture}"
         # The oldest glibc of a guest.
-        assert tuple(map(int, found.glibc_version.split("."))) <= (2, 31)
+        oldest = (2, 43) if architecture == "loongarch64" else (2, 31)
+        assert tuple(map(int, found.glibc_version.split("."))) <= oldest
 
 
 def test_userland_and_programs_agree_on_the_loader() -> None:
@@ -74,7 +81,7 @@ def test_an_unknown_target_is_one_clear_line(architecture: str, libc: str) -> No
         zig.target(architecture, libc)
     assert str(error.value) == (
         f"nothing is cross-built for {libc} on {architecture}; "
-        "known: x86_64, i686, aarch64, armv7l, riscv64, ppc64le, s390x; glibc, musl"
+        "known: x86_64, i686, aarch64, armv7l, riscv64, ppc64le, s390x, loongarch64; glibc, musl"
     )
 
 

@@ -67,4 +67,4 @@ def test_the_repositorys_lock_pins_every_package_by_hash_below_the_mirror() -> N
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in recipe.RECIPES.glob("*.yml")))
 def test_the_repositorys_recipes_can_be_read(name: str) -> None:
-    assert "" in recipe.load(name, "trixie")
+    assert "" in recipe.load(name, "trixie", "x86_64")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import sysconfig
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -141,13 +142,20 @@ def test_installs_once_and_sees_every_later_change(tmp_path: Path) -> None:
     assert faultprobe_wheel.is_installed(wheel, folder) is True
 
 
-def test_installation_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+def test_installation_that_was_cut_short_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pack_installer(tmp_path / "installer.whl")
-    wheel, folder = make_wheel(tmp_path / "wheels", "1.0"), tmp_path / "packages"
-    (folder / "faultprobe").mkdir(parents=True)
-    (folder / "faultprobe" / "__init__.py").write_text("__vers")
+    command = {"faultprobe-1.0.dist-info/entry_points.txt": "[console_scripts]\nprobe = faultprobe:main\n"}
+    wheel, folder = make_wheel(tmp_path / "wheels", "1.0", command), tmp_path / "packages"
+    paths = {**sysconfig.get_paths(), "scripts": str(tmp_path / "bin")}
+    monkeypatch.setattr(faultprobe_wheel.sysconfig, "get_paths", lambda: paths)
+    for left in (folder / "faultprobe" / "__init__.py", tmp_path / "bin" / "probe"):
+        left.parent.mkdir(parents=True)
+        left.write_text("__vers")
     faultprobe_wheel.install(wheel, str(tmp_path / "installer.whl"), folder)
     assert faultprobe_wheel.is_installed(wheel, folder) is True
+    assert "import main" in (tmp_path / "bin" / "probe").read_text()
 
 
 def test_another_version_replaces_all_of_the_one_before(tmp_path: Path) -> None:

@@ -23,16 +23,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_guests_own_suite_has_the_empty_name(folder: Path) -> None:
     (folder / "x.yml").write_text("alone: [a, b]\nfrom:\n  bookworm:\n    sources: [c]\n")
-    assert recipe.load("x", "trixie") == {"": Lists(alone=("a", "b")), "bookworm": Lists(sources=("c",))}
+    assert recipe.load("x", "trixie", "x86_64") == {
+        "": Lists(alone=("a", "b")),
+        "bookworm": Lists(sources=("c",)),
+    }
 
 
 def test_a_suite_can_have_lists_of_its_own(folder: Path) -> None:
     (folder / "x.yml").write_text(
         "alone: [libc]\nonly:\n  bullseye: {alone: [gcc-10]}\n  sid: {alone: [gcc-15]}\n"
     )
-    assert recipe.load("x", "bullseye") == {"": Lists(alone=("libc", "gcc-10"))}
-    assert recipe.load("x", "sid") == {"": Lists(alone=("libc", "gcc-15"))}
-    assert recipe.load("x", "trixie") == {"": Lists(alone=("libc",))}
+    assert recipe.load("x", "bullseye", "x86_64") == {"": Lists(alone=("libc", "gcc-10"))}
+    assert recipe.load("x", "sid", "x86_64") == {"": Lists(alone=("libc", "gcc-15"))}
+    assert recipe.load("x", "trixie", "x86_64") == {"": Lists(alone=("libc",))}
+
+
+def test_an_architecture_can_have_another_list_in_place_of_one(folder: Path) -> None:
+    text = "alone: [a]\nfrom:\n  trixie: {alone: [b]}\ninstead:\n  loong64:\n    from:\n      sid: {alone: [c]}\n"
+    (folder / "x.yml").write_text(text)
+    assert recipe.load("x", "sid", "s390x") == {"": Lists(alone=("a",)), "trixie": Lists(alone=("b",))}
+    assert recipe.load("x", "sid", "loongarch64") == {"": Lists(alone=("a",)), "sid": Lists(alone=("c",))}
 
 
 @pytest.mark.parametrize(
@@ -41,12 +51,12 @@ def test_a_suite_can_have_lists_of_its_own(folder: Path) -> None:
 def test_what_is_no_recipe_is_told(folder: Path, content: str) -> None:
     (folder / "x.yml").write_text(content)
     with pytest.raises(BuildFailed, match=r"^provision/images/x\.yml: not a recipe: "):
-        recipe.load("x", "trixie")
+        recipe.load("x", "trixie", "x86_64")
 
 
 def test_a_missing_recipe_is_told(folder: Path) -> None:
     with pytest.raises(BuildFailed, match=r"^provision/images/x\.yml: not a recipe: .*No such file"):
-        recipe.load("x", "trixie")
+        recipe.load("x", "trixie", "x86_64")
 
 
 def test_every_kind_of_list_is_resolved(archive: Archive, tmp_path: Path) -> None:

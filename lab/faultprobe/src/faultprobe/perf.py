@@ -217,12 +217,15 @@ class Recorder:
         """The descriptors to poll: readable when a quarter of a ring is full."""
         return self._descriptors[::2]
 
-    def mark(self, tid: int, address: int) -> bool:
-        """Has it told when a thread first comes to an instruction; False when that cannot be watched."""
+    def mark(self, tid: int, address: int, is_thumb: bool = False) -> bool:
+        """Has it told when a thread first comes to an instruction; False when that cannot be watched.
+
+        `is_thumb` says that it is one of ARM's short ones.
+        """
         armed = self._marks.setdefault((tid, address), [])
         try:
             for cpu, first in zip(online_cpus(), self._first_of_cpu):
-                descriptor = _native.perf_open_mark(tid, cpu, address, self._detail)
+                descriptor = _native.perf_open_mark(tid, cpu, address | is_thumb, self._detail)
                 armed.append(descriptor)
                 self._mark_ids.add(_native.perf_id(descriptor))
                 _native.perf_redirect(descriptor, first)

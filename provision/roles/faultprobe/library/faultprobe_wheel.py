@@ -199,26 +199,41 @@ def remove_installed(folder: Path) -> None:
             information.rmdir()
 
 
+def remove_leftovers(wheel: Path, scheme: dict[str, str]) -> None:
+    """Remove what an installation of this wheel that was cut short has left, and no record lists."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+    left = [Path(scheme["platlib"], name) for name in names]
+    for information in {name.split("/")[0] for name in names if ".dist-info/" in name}:
+        told = importlib.metadata.PathDistribution(zipfile.Path(str(wheel), f"{information}/"))
+        commands = (point.name for point in told.entry_points if point.group == "console_scripts")
+        left += [Path(scheme["scripts"], name) for name in commands]
+    for path in left:
+        path.unlink(missing_ok=True)
+
+
 def install(wheel: Path, installer: str, folder: Path) -> None:
-    """Unpack the wheel with the PyPA installer, used from its own wheel."""
+    """Unpack the wheel with the PyPA installer, used from its own wheel.
+
+    Written for its versions before 1.0, the last that run on Python 3.9: these overwrite nothing.
+    """
     remove_installed(folder)
+    scheme = {**sysconfig.get_paths(), "purelib": str(folder), "platlib": str(folder)}
+    remove_leftovers(wheel, scheme)
     sys.path.insert(0, installer)
     try:
         from installer import install as unpack
         from installer.destinations import SchemeDictionaryDestination
         from installer.sources import WheelFile
 
-        scheme = {**sysconfig.get_paths(), "purelib": str(folder), "platlib": str(folder)}
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         with WheelFile.open(str(wheel)) as source:
             # Compiled here, or the first import by root would write the cache in the middle of a measurement.
-            # Overwriting: an installation that was cut short may have left files that no record lists.
             destination = SchemeDictionaryDestination(
                 scheme,
                 interpreter=sys.executable,
                 script_kind="posix",
                 bytecode_optimization_levels=[0],
-                overwrite_existing=True,
             )
             unpack(source=source, destination=destination, additional_metadata={"INSTALLER": b"faultlab"})
     finally:

@@ -20,6 +20,7 @@ SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC = 0, 2, 10
 PF_X, PF_W = 1, 2
 SHN_UNDEF, ET_DYN = 0, 3
+EM_ARM = 40
 
 
 class Segment(NamedTuple):
@@ -37,6 +38,7 @@ class Symbol(NamedTuple):
     address: int
     size: int
     name: str
+    is_thumb: bool = False
 
 
 class Elf:
@@ -51,11 +53,17 @@ class Elf:
         word = "Q" if self.is_64 else "I"
         header = struct.unpack_from(f"{self._order}HHI{word}{word}{word}IHHHHHH", data, 16)
         self.is_position_independent = header[0] == ET_DYN
-        self.entry: int = header[3]
+        self._is_arm = header[1] == EM_ARM
+        self.entry, self.starts_in_thumb = self._code(header[3])
         self._sections = (header[5], header[10], header[11])
         self.segments = [self._segment(header[4] + at * header[8]) for at in range(header[9])]
         self.loads = [each for each in self.segments if each.kind == PT_LOAD]
         self.relro = next((each for each in self.segments if each.kind == PT_GNU_RELRO), None)
+
+    def _code(self, address: int) -> tuple[int, bool]:
+        """Where a function's code is, and whether it is Thumb code: on ARM, bit 0 of its address says so."""
+        is_thumb = self._is_arm and bool(address & 1)
+        return address - is_thumb, is_thumb
 
     def _segment(self, at: int) -> Segment:
         try:
@@ -148,7 +156,8 @@ class Elf:
                     name = data[at : data.index(0, at)].decode(errors="replace")
                     # "$x" and the like mark code and data for disassemblers (arm, riscv), not functions.
                     if name and not name.startswith("$"):
-                        symbols.append(Symbol(value, length, name))
+                        address, is_thumb = self._code(value)
+                        symbols.append(Symbol(address, length, name, is_thumb))
         except (struct.error, IndexError, ValueError):
             # A damaged section table: the image still runs, only names are missing.
             return symbols

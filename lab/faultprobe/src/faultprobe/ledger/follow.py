@@ -270,13 +270,16 @@ class Follower:
         """Has it told when the program is entered, and when main is, if the file still names it."""
         entry = auxiliary(pid).get(AT_ENTRY, 0)
         parsed = elf.read(str(Path(f"/proc/{pid}/exe").readlink()))
-        if parsed is None or not entry or not self._recorder.mark(pid, entry):
+        if parsed is None or not entry:
+            return
+        entry -= parsed.starts_in_thumb
+        if not self._recorder.mark(pid, entry, parsed.starts_in_thumb):
             return
         self.journal.entry = entry
         main = parsed.address_of_symbol("main")
         if main is not None:
             address = main.address + entry - parsed.entry
-            if self._recorder.mark(pid, address):
+            if self._recorder.mark(pid, address, main.is_thumb):
                 self.journal.main = address
 
     def _leaving(self, thread: Thread) -> None:
