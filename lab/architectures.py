@@ -243,7 +243,8 @@ _ALL = (
         ),
         kernels={16 * KIB: "linux-image-loong64"},
         absent={
-            "libcs before glibc 2.43 and musl 1.2.6, kernels before 7.2": "Debian has loong64 from release 14 on"
+            "libcs before glibc 2.43 and musl 1.2.6": "Debian has loong64 from release 14 on",
+            "kernels before 7.2": "for the same reason",
         },
     ),
 )

@@ -53,5 +53,5 @@ KERNELS: Mapping[str, str] = dict(
 
 
 def expires(suite: str) -> bool:
-    """Whether a suite still changes: its indexes are valid for days, and a mirror's snapshot is kept longer."""
+    """Whether a suite still changes: its indexes are valid for days, and a mirror's snapshot lives longer."""
     return suite == BACKPORTS or (suite in SUITES and not SUITES[suite].is_released)

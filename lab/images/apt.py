@@ -209,7 +209,7 @@ Dir::Cache::srcpkgcache "";
         names = run_captured(["apt-cache", "pkgnames", "linux-image-"], self._env()).stdout.split()
         found = [name for name in names if re.fullmatch(pattern, name)]
         if not found:
-            raise BuildFailed(f"no package {pattern}", where=f"apt, {suite}", hint="mend lab/suites.py")
+            raise BuildFailed(f"no package like {pattern}", where=f"apt, {suite}", hint="mend lab/suites.py")
         records = self._show([f"{name}/{suite}" for name in found], suite)
         last = max(records, key=lambda record: [int(part) for part in re.findall(r"\d+", record["Version"])])
         return self._parts(suite, last["Package"])

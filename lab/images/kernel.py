@@ -125,7 +125,7 @@ def _build(folder: Path, chosen: PackageSet, series: str, bus: str) -> None:
 
 
 def kernel(architecture: str, series: str, page_size: int) -> Kernel:
-    """The kernel of a series for guests of one architecture and page size (bytes); built at the first call."""
+    """The kernel of a series for guests of an architecture and page size (bytes); built at the first call."""
     known = ARCHITECTURES[architecture]
     bus, architecture = known.hardware.bus, known.boots_as
     recipe, suite = kernel_recipe(architecture, page_size, series), KERNELS[series]

@@ -161,7 +161,7 @@ def test_of_several_kernels_of_a_series_the_newest_is_taken(private: PrivateApt,
     archive.publish()
     private.prepare(("stable",))
     assert private.newest("stable", r"linux-image-6\.18\.\d+-any") == ("linux-image-6.18.15-any",)
-    with pytest.raises(BuildFailed, match=r"^apt, stable: no package linux-image-6\.19.*; mend lab/suites"):
+    with pytest.raises(BuildFailed, match=r"^apt, stable: no package like linux-image-6.*; mend lab/suites"):
         private.newest("stable", r"linux-image-6\.19\.\d+-any")
 
 

@@ -77,7 +77,7 @@ def test_every_optional_key_is_read(tmp_path: Path) -> None:
     assert (guest.ansible_host, guest.ansible_port, guest.ansible_user) == ("192.0.2.1", 2222, "student")
 
 
-ARCHITECTURES = "x86_64, i686, aarch64, armv7l, riscv64, ppc64le, s390x"
+ARCHITECTURES = "x86_64, i686, aarch64, armv7l, riscv64, ppc64le, s390x, loongarch64"
 VERSION = 'a version in quotes, such as "2.41"'
 BOX = "a mapping with box: OWNER/NAME and perhaps box_version: TEXT"
 
@@ -96,7 +96,7 @@ BOX = "a mapping with box: OWNER/NAME and perhaps box_version: TEXT"
         ("page_size", 16384, "16384 is not allowed", "4096 on x86_64 with provider qemu"),
         ("page_size", True, "True is not allowed", "4096 on x86_64 with provider qemu"),
         ("suite", "sid", "'sid' is not allowed", "bullseye, bookworm, trixie, forky"),
-        ("kernel", "6.13", "'6.13' is not allowed", "5.10, 6.1, 6.12, 7.2"),
+        ("kernel", "6.13", "'6.13' is not allowed", "5.10, 6.1, 6.12, 6.16, 6.17, 6.18, 7.2, 7.3"),
         ("libc_version", "2.36", "'2.36' is not allowed", '"2.41", the glibc of trixie'),
         ("provider", "docker", "'docker' is not allowed", "qemu, vagrant, ssh"),
         ("memory_mib", 64, "64 is not allowed", "a whole number from 128 to 65536"),

@@ -46,7 +46,7 @@ def test_an_unknown_architecture_is_named_with_the_known_ones() -> None:
     with pytest.raises(BuildFailed) as caught:
         toolchain.target("m68k")
     assert str(caught.value) == (
-        "no musl userland for m68k; architectures: aarch64, armv7l, i686, ppc64le, riscv64, s390x, x86_64"
+        "no musl userland for m68k; architectures: aarch64, armv7l, i686, loongarch64, ppc64le, riscv64, s390x, x86_64"
     )
 
 
@@ -66,6 +66,7 @@ def test_musl_names_its_loaders_in_its_own_way() -> None:
         "aarch64": "ld-musl-aarch64.so.1",
         "armv7l": "ld-musl-armhf.so.1",
         "i686": "ld-musl-i386.so.1",
+        "loongarch64": "ld-musl-loongarch64.so.1",
         "ppc64le": "ld-musl-powerpc64le.so.1",
         "riscv64": "ld-musl-riscv64.so.1",
         "s390x": "ld-musl-s390x.so.1",
