@@ -119,6 +119,8 @@ def load(name: str, suite: str, architecture: str) -> dict[str, Lists]:
         only = msgspec.convert(content.get("only", {}), dict[str, Lists])
         found = {"": own, **content.get("from", {})}
         lists = {each: msgspec.convert(value, Lists) for each, value in found.items()}
-        return {**lists, "": lists[""] + only.get(suite, Lists())}
+        # What is from the guests' own suite is nothing foreign to them.
+        own_lists = lists.pop("") + only.get(suite, Lists()) + lists.pop(suite, Lists())
+        return {"": own_lists, **lists}
     except (OSError, yaml.YAMLError, msgspec.ValidationError, AttributeError, TypeError) as error:
         raise BuildFailed(f"not a recipe: {error}", where=f"provision/images/{name}.yml") from error
