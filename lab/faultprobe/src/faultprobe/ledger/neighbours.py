@@ -44,15 +44,16 @@ class Firsts:
         self._window_pages = window_pages
         self._pmd_pages = pmd_pages
         self._maps_whole_folios = maps_whole_folios
-        self._by_table: dict[tuple[int, int], list[Finding]] = {}
+        self._by_table: dict[tuple[int, int], list[tuple[Finding, range]]] = {}
 
     def add(self, finding: Finding) -> None:
         """One more, later than all before."""
         assert finding.piece is not None
         table = finding.fault.address // PAGE // self._pmd_pages
-        self._by_table.setdefault((finding.piece.birth, table), []).append(finding)
+        near = self._by_table.setdefault((finding.piece.birth, table), [])
+        near.append((finding, self._window(finding)))
 
-    def _near(self, piece: Piece, page: int) -> Sequence[Finding]:
+    def _near(self, piece: Piece, page: int) -> Sequence[tuple[Finding, range]]:
         return self._by_table.get((piece.birth, page // self._pmd_pages), ())
 
     # Pages of files
@@ -63,15 +64,15 @@ class Firsts:
         `frame_of` says which frame holds the file's page at a page number of the same mapping: 0 where that
         is not known (any more), None where nothing was ever mapped.
         """
-        near = [each for each in self._near(stranger.piece, stranger.page) if each.cause in MAPPING_CAUSES]
-        in_windows = (each for each in near if stranger.page in self._window(each))
+        page, near = stranger.page, self._near(stranger.piece, stranger.page)
         if not self._maps_whole_folios:
-            found = next(in_windows, None)
-            if found is not None:
-                return found
-        for finding in near:
-            window = self._window(finding)
-            if stranger.page in window or self._is_of_a_folio_in(window, finding, stranger, frame_of):
+            for finding, window in near:
+                if page in window and finding.cause in MAPPING_CAUSES:
+                    return finding
+        for finding, window in near:
+            if finding.cause in MAPPING_CAUSES and (
+                page in window or self._is_of_a_folio_in(window, finding, stranger, frame_of)
+            ):
                 return finding
         return None
 
@@ -96,26 +97,26 @@ class Firsts:
         assert mapping is not None
         # What is added to a page number of the mapping to have the page number in the file.
         into_file = mapping.offset // PAGE - mapping.start // PAGE
-        index, size = stranger.page + into_file, 1
-        while size <= self._pmd_pages:
-            first = index // size * size - into_file
-            block = range(first, first + size)
-            if max(block[0], window[0]) <= min(block[-1], window[-1]):
-                break
-            size *= 2
-        else:
+        index = stranger.page + into_file
+        nearest = min(max(stranger.page, window.start), window.stop - 1) + into_file
+        # Numbers below the highest bit in which the two differ.
+        size = 1 << (index ^ nearest).bit_length()
+        if size > self._pmd_pages:
             return False
-        is_within = mapping.start // PAGE <= block[0] and block[-1] < mapping.end // PAGE
-        if not is_within or block[0] // self._pmd_pages != block[-1] // self._pmd_pages:
+        first = (index & -size) - into_file
+        last = first + size - 1
+        if first < mapping.start // PAGE or last >= mapping.end // PAGE:
+            return False
+        if first // self._pmd_pages != last // self._pmd_pages:
             return False
         frame = pagemap.frame(stranger.entry)
         if frame and (frame - (stranger.page - first)) % size:
             return False
-        frames = {page: frame_of(page) for page in block}
-        return all(
-            held is not None and (not held or not frame or held - frame == page - stranger.page)
-            for page, held in frames.items()
-        )
+        for page in range(first, last + 1):
+            held = frame_of(page)
+            if held is None or (held and frame and held - frame != page - stranger.page):
+                return False
+        return True
 
     # Anonymous memory
 
@@ -127,7 +128,7 @@ class Firsts:
             (each.piece.birth, each.page // self._pmd_pages) for each in strangers if each.page in there
         }
         for group in groups:
-            for finding in self._by_table.get(group, ()):
+            for finding, _ in self._by_table.get(group, ()):
                 if finding.cause in FILLING_CAUSES:
                     self._widen(finding, there, owners)
         return owners
