@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ from lab.remote import Remote
 from lab.session import Ready
 
 SpecMaker = Callable[..., Spec]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start: where it is ignored, as in a background job, children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
