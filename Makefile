@@ -16,8 +16,9 @@ SELECTED = --guests "$(GUESTS)" --arch "$(call named,ARCH)" --libc "$(call named
 REPEAT ?=
 TIMEOUT :=
 FROM := .
+WORKERS := 2
 
-.PHONY: help lab test test-host test-guests lint doctor up down shell selftest report results payload lock bench prune clean environment environment-dev
+.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell selftest report results payload lock bench prune clean environment environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,23 +36,24 @@ lab: environment ## With CMD="./prog-{libc} input" FILES="prog-{libc} input": tr
 	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TIMEOUT),--timeout $(TIMEOUT)) -- "$$FAULTLAB_CMD"
 endif
 
-# With ARGS="..." pytest gets just that. Otherwise what needs no guests runs beside what waits for them: two
-# processors are enough for both. faultprobe is a project of its own, tested as it is installed.
+# With ARGS="..." pytest gets just that. Otherwise faultprobe, a project of its own, is tested as it is installed, beside
+# all else: WORKERS processes with guests of their own, which get the modules one by one. Those that wait for guests
+# come first and the short ones last, so that all workers are busy to the end. tests/guests is run by the lab itself
+# (tests/integration/test_lab_command.py).
 test: environment-dev ## Run every test, on real guests too.
 ifeq ($(ARGS),)
 	@$(PYTHON) -m pip install -qq --no-deps --no-build-isolation --no-input ./lab/faultprobe
-	@$(MAKE) -j2 test-host test-guests
+	@$(MAKE) -j2 test-faultprobe test-lab
 else
 	@$(PYTHON) -m pytest $(ARGS)
 endif
 
-test-host: # Its lines would be mixed with the other's: they are shown when it is done.
-	@{ $(PYTHON) -m pytest -c lab/faultprobe/pyproject.toml lab/faultprobe/tests && \
-	   $(PYTHON) -m pytest tests/unit tests/golden; } > $(VENV)/test-host.log 2>&1; \
-	 status=$$?; cat $(VENV)/test-host.log; exit $$status
+test-faultprobe: # Its lines would be mixed with the other's: they are shown when it is done.
+	@$(PYTHON) -m pytest -c lab/faultprobe/pyproject.toml lab/faultprobe/tests > $(VENV)/test-faultprobe.log 2>&1; \
+	 status=$$?; cat $(VENV)/test-faultprobe.log; exit $$status
 
-test-guests:
-	@$(PYTHON) -m pytest tests/integration tests/guests
+test-lab:
+	@$(PYTHON) -m pytest -p tests.workers -n $(WORKERS) tests/integration tests/unit tests/golden
 
 lint: environment-dev ## Check types, style, playbooks and YAML.
 	@$(LAB) lint
