@@ -40,6 +40,18 @@ class GivenUp(LabError):
     """A part of the work was given up: a part side by side with it failed, or it is done in another way."""
 
 
+class NotThere(LabError):
+    """Something that the cache lacks was looked for only, not to be made."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        super().__init__(f"{kind} {key} is not there")
+        self.kind = kind
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[NotThere], tuple[str, str]]:
+        return type(self), (self.kind, self.key)
+
+
 class NoResult(LabError):
     """A report was asked for and there is no run to make it from."""
 
@@ -182,6 +194,18 @@ class WorkerLost(LabError):
     """A process at work on a guest was killed, or the machine it ran on went away."""
 
     exit_code = 32
+
+
+class NoCluster(LabError):
+    """No Dask scheduler answers, or it has no worker that is large enough."""
+
+    exit_code = 33
+
+
+class UnfitWorker(LabError):
+    """A Dask worker has another commit of the lab than this one, or none."""
+
+    exit_code = 34
 
 
 INTERRUPTED = 130

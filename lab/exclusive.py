@@ -20,11 +20,17 @@ def exclusive(command: str) -> Iterator[None]:
     Two commands that build, snapshot and stop guests side by side would undo each other. Raises LabBusy,
     naming the other command and its process, when another one holds the cache.
     """
+    with _held(fcntl.LOCK_EX, command):
+        yield
+
+
+@contextlib.contextmanager
+def _held(how: int, command: str) -> Iterator[None]:
     folder = paths.cache()
     folder.mkdir(parents=True, exist_ok=True)
     with _opened(folder / "in-use") as descriptor:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another command"
             raise LabBusy(
@@ -34,6 +40,16 @@ def exclusive(command: str) -> Iterator[None]:
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{command} (process {os.getpid()})\n".encode(), 0)
+        yield
+
+
+@contextlib.contextmanager
+def shared(work: str) -> Iterator[None]:
+    """Hold the cache for one guest's way beside others of its kind, and beside no command.
+
+    Raises LabBusy, as :func:`exclusive` does, while a command holds it.
+    """
+    with _held(fcntl.LOCK_SH, work):
         yield
 
 

@@ -54,6 +54,22 @@ def image_for(guest: Guest) -> Image:
 
     Raises FetchFailed, NoMirror, BuildFailed, DiskFull, CorruptCache.
     """
+    entry = root_for(guest)
+    booted = kernel(guest.architecture, guest.kernel, guest.page_size)
+    chosen = fetch.locked_set(guest.libc, guest.suite, guest.architecture)
+    return Image(
+        key=key_of({"root": entry.name, "kernel": booted.key}),
+        architecture=guest.architecture,
+        disk=entry / "disk.img",
+        kernel=booted.kernel,
+        initrd=booted.initrd,
+        kernel_release=booted.release,
+        deviations=(*chosen.deviations, *booted.deviations),
+    )
+
+
+def root_for(guest: Guest) -> Path:
+    """The folder with the root file system of one guest, built now when it is not there."""
     root = _ROOTS[guest.libc]
     store = Store()
 
@@ -71,15 +87,4 @@ def image_for(guest: Guest) -> Image:
 
         return store.ensure("image", key_of(parts), build)
 
-    entry = fetch.building(guest.libc, guest.suite, guest.architecture, use)
-    booted = kernel(guest.architecture, guest.kernel, guest.page_size)
-    chosen = fetch.locked_set(guest.libc, guest.suite, guest.architecture)
-    return Image(
-        key=key_of({"root": entry.name, "kernel": booted.key}),
-        architecture=guest.architecture,
-        disk=entry / "disk.img",
-        kernel=booted.kernel,
-        initrd=booted.initrd,
-        kernel_release=booted.release,
-        deviations=(*chosen.deviations, *booted.deviations),
-    )
+    return fetch.building(guest.libc, guest.suite, guest.architecture, use)

@@ -18,12 +18,12 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from lab import paths, steps
-from lab.errors import BuildFailed, CorruptCache, FetchFailed, GivenUp
+from lab.errors import BuildFailed, CorruptCache, FetchFailed, GivenUp, NotThere
 from lab.exclusive import turn
 from lab.files import write_whole
 from lab.images import apt, lock, recipe
 from lab.images.lock import Package
-from lab.images.store import digest, key_of
+from lab.images.store import digest, is_looking_only, key_of
 
 HELPER = "/usr/lib/apt/apt-helper"
 BATCH = 24
@@ -195,7 +195,9 @@ def fetch(packages: Iterable[Package]) -> dict[str, Path]:
     wanted = list(packages)
     folder = paths.cache() / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
-    if _missing(wanted, folder):
+    if missing := _missing(wanted, folder):
+        if is_looking_only():
+            raise NotThere("package", missing[0].name)
         with turn(folder / ".downloads.lock"):
             for leftover in folder.glob(f"{_PARTIAL}*"):
                 # Whoever made it was killed: the lock is ours.

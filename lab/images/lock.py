@@ -7,6 +7,7 @@ packages with version, path below the mirror, SHA-256 and size. ``make lock`` re
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,17 @@ def read(path: Path | None = None) -> Sets:
     """All locked package sets (of the repository by default); raises BuildFailed when it is not a lock."""
     path = path or LOCK_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Sets)
+        status = path.stat()
     except FileNotFoundError:
         return {}
+    # It is asked for by everything that is built: a file that did not change is read once.
+    return dict(_read(path, (status.st_ino, status.st_size, status.st_mtime_ns)))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _unchanged: tuple[int, int, int]) -> Sets:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Sets)
     except msgspec.DecodeError as error:
         raise BuildFailed(str(error), where=str(path), hint="restore it from git, or make lock") from error
 

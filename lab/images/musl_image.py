@@ -58,7 +58,7 @@ def _architecture(chosen: PackageSet) -> str:
     return by_debian_name(debian).name
 
 
-def _userland(chosen: PackageSet) -> Path:
+def userland(chosen: PackageSet) -> Path:
     """A folder with the compiled tree and the versions of its parts, from the store or built now."""
     architecture = _architecture(chosen)
     sources = [package for package in chosen.packages if package.name != LIBC]
@@ -112,7 +112,7 @@ def build(folder: Path, chosen: PackageSet) -> None:
     """Leave ``disk.img`` in the folder."""
     log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
     target = toolchain.target(_architecture(chosen))
-    compiled = _userland(chosen)
+    compiled = userland(chosen)
     tree = folder / "tree"
     shutil.copytree(compiled / TREE, tree, symlinks=True)
     libc = next(package for package in chosen.packages if package.name == LIBC)

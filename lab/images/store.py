@@ -9,22 +9,41 @@ full hash is taken as unaltered, any other is hashed again.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lab import paths
-from lab.errors import CorruptCache, DiskFull, LabError
+from lab.errors import CorruptCache, DiskFull, LabError, NotThere
 from lab.exclusive import turn
 from lab.files import write_whole
 
 MANIFEST = "manifest.json"
+
+
+_looking: contextvars.ContextVar[bool] = contextvars.ContextVar("looking", default=False)
+
+
+@contextlib.contextmanager
+def looking_only() -> Iterator[None]:
+    """Within this context nothing is built or fetched: what is missing raises NotThere."""
+    token = _looking.set(True)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+
+
+def is_looking_only() -> bool:
+    """Whether what is missing is only to be named."""
+    return _looking.get()
 
 
 def digest(path: Path) -> str:
@@ -112,6 +131,8 @@ class Store:
         found = self.find(kind, key)
         if found:
             return found
+        if is_looking_only():
+            raise NotThere(kind, key)
         entry = self.path(kind, key)
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)

@@ -41,9 +41,7 @@ class Board(Watcher):
     knows.
     """
 
-    def __init__(
-        self, guests: Sequence[str], left: Callable[[Board], float | None] = lambda board: None
-    ) -> None:
+    def __init__(self, guests: Sequence[str], left: Callable[[Board], float] | None = None) -> None:
         self.rows = {name: _Row() for name in guests}
         self._left = left
         self._began = self._told = time.monotonic()
@@ -66,6 +64,11 @@ class Board(Watcher):
         if self._live:
             self._live.stop()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first could set out."""
+        return time.monotonic() - self._began
+
     def seconds(self, guest: str) -> float:
         """How long a guest's way took, or has taken until now."""
         row = self.rows[guest]
@@ -75,7 +78,8 @@ class Board(Watcher):
         """Its way begins."""
         row = self.rows[guest]
         row.stage, row.began = UNDER_WAY, time.monotonic()
-        row.since = row.began
+        # On a cluster it may be the second time, after a worker was lost.
+        row.since, row.stages, row.step = row.began, {}, ""
 
     def heard(self, guest: str, event: Event) -> None:
         """Stages that took long are told in a line, and so is whatever its process has to say."""
@@ -121,9 +125,8 @@ class Board(Watcher):
 
     def _summary(self) -> str:
         done = sum(bool(row.ended) for row in self.rows.values())
-        left = self._left(self)
-        more = f", about {words_for(left)} left" if left is not None and done < len(self.rows) else ""
-        return f"{done} of {len(self.rows)} done after {words_for(time.monotonic() - self._began)}{more}"
+        more = f", about {words_for(self._left(self))} left" if self._left and done < len(self.rows) else ""
+        return f"{done} of {len(self.rows)} done after {words_for(self.elapsed)}{more}"
 
     def _at(self, row: _Row) -> str:
         where = f" ({row.step})" if row.step else ""

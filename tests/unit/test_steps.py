@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lab import steps
 from lab.parallel import in_parallel
-from lab.steps import note, step
+from lab.steps import Event, note, step
 
 Lines = Callable[[], list[str]]
 
@@ -150,3 +150,26 @@ def test_on_a_terminal_many_threads_do_not_wait_for_each_other_for_ever(terminal
         return number
 
     assert in_parallel(build, range(8)) == list(range(8))
+
+
+def test_a_process_that_works_for_another_one_shows_nothing_and_tells_all(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+    monkeypatch.setattr(steps, "_forward", None)
+    steps.forward_to(told.append)
+    with pytest.raises(ZeroDivisionError), step("Provision a", stage="provision"):
+        # A stage inside another one is a step of that one.
+        with step("Start a", stage="boot"):
+            note("slow")
+        raise ZeroDivisionError
+    assert [(event.kind, event.text) for event in told if event.kind != "line"] == [
+        ("stage", "provision"),
+        ("step", "Start a"),
+        ("stage-end", "provision"),
+    ]
+    assert [re.sub(r"\d\.\d s", "T", event.text) for event in told if event.kind == "line"] == [
+        "    [cyan]·[/] slow",
+        "[red]✗[/] Provision a [red]failed[/] after T",
+    ]
+    assert lines() == []
