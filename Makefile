@@ -15,10 +15,12 @@ SELECTED = --guests "$(GUESTS)" --arch "$(call named,ARCH)" --libc "$(call named
   --version "$(call named,VERSION)" --kernel "$(call named,KERNEL)" --pages "$(call named,PAGES)"
 REPEAT ?=
 TIMEOUT :=
+# A Dask cluster to run on, such as tcp://host:8786; it needs packages of its own.
+SCHEDULER :=
 FROM := .
 WORKERS := 2
 
-.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell selftest report results payload lock bench prune clean environment environment-dev
+.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell selftest worker report results payload lock bench prune clean environment environment-dask environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -26,8 +28,8 @@ help: ## List the targets.
 # A command of the user's reaches the lab as it was typed: make leaves $ in it alone, and no shell reads it. Only
 # the command line counts: CMD is too common a name in environments.
 ifeq ($(filter command,$(origin CMD) $(origin FILES)),)
-lab: environment ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all; ARCH= LIBC= VERSION= KERNEL= PAGES=).
-	@$(LAB) lab $(SELECTED)
+lab: environment$(if $(SCHEDULER),-dask) ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all; ARCH= LIBC= VERSION= KERNEL= PAGES=; SCHEDULER=tcp://host:8786).
+	@$(LAB) lab $(SELECTED) $(if $(SCHEDULER),--scheduler "$(SCHEDULER)")
 else
 lab: export FAULTLAB_CMD := $(value CMD)
 lab: export FAULTLAB_FILES := $(value FILES)
@@ -73,6 +75,9 @@ shell: environment ## Open a shell in a guest: make shell GUEST=...
 selftest: environment ## Check the ledger in every guest with programs known in advance (REPEAT=200 runs of each).
 	@$(LAB) selftest $(SELECTED) --repeat $(or $(REPEAT),200)
 
+worker: environment-dask ## Lend this machine to a Dask cluster for guests (SCHEDULER=tcp://host:8786).
+	@$(LAB) worker "$(SCHEDULER)"
+
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report
 
@@ -97,6 +102,9 @@ clean: ## Remove the virtual environment, results and the cache.
 
 environment:
 	@$(BOOTSTRAP) $(VENV)
+
+environment-dask:
+	@$(BOOTSTRAP) $(VENV) dask
 
 environment-dev:
 	@$(BOOTSTRAP) $(VENV) dev

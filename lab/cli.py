@@ -53,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
             selection.add_options(command)
         return command
 
-    add("lab", "start the guests, measure, compare, report", guests=True)
+    lab = add("lab", "start the guests, measure, compare, report", guests=True)
+    lab.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster to run on: tcp://host:8786")
+    worker = add("worker", "lend this machine to a Dask cluster, for guests")
+    worker.add_argument("scheduler", metavar="ADDRESS", help="of its scheduler: tcp://host:8786")
     trace = add("trace", "trace a program of your own in every guest, and compare", guests=True)
     trace.add_argument("program", help="a command line in one word: './prog-{libc} input'")
     trace.add_argument("--files", default="", help="files and folders it needs, in one word")

@@ -12,7 +12,8 @@ from lab.remote import Remote
 from lab.results import transcript
 from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
 from lab.results.store import Result
-from lab.session import ASLR, DEMONSTRATION, Ready, revision
+from lab.revision import revision
+from lab.session import ASLR, DEMONSTRATION, Ready
 from lab.steps import step
 
 PROBE = "python3 -m faultprobe"

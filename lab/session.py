@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +33,7 @@ from lab.provisioning import Target, provision, provisioned_key
 from lab.remote import Remote
 from lab.results.document import GuestRun
 from lab.results.store import Result
+from lab.revision import revision
 from lab.steps import note, step
 
 DEMONSTRATION = "/usr/local/bin/pagefault-demo"
@@ -113,18 +112,6 @@ class Given:
     ready: tuple[Ready, ...]
     result: Result
     outcomes: Mapping[str, GuestRun | LabError] | None = None
-
-
-@functools.cache
-def revision() -> str:
-    """The commit of this repository, ``-dirty`` behind it when the tree differs; ``unknown`` without git."""
-
-    def git(*arguments: str) -> str:
-        argv = ["git", "-C", str(paths.REPOSITORY), *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    return (git("rev-parse", "HEAD") or "unknown") + ("-dirty" if git("status", "--porcelain") else "")
 
 
 GIVEN = pytest.StashKey[Given]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,15 +11,23 @@ from rich.console import Console
 from lab import matrix
 from lab.errors import LabError, NoResult, Verdict
 from lab.exclusive import exclusive
+from lab.matrix import Guest
 from lab.reporting import report
 from lab.results import store
 from lab.results.store import Result
 from lab.selection import selected
 from lab.steps import note, step
-from lab.ways import capacity, gather, pool, worker
+from lab.ways import capacity, cluster, gather, plan, pool, worker
 from lab.ways.arrived import Arrived, Checked
-from lab.ways.board import Board
+from lab.ways.board import Board, words_for
+from lab.ways.capacity import Capacity
+from lab.ways.lacking import Found
+from lab.ways.plan import Plan
 from lab.ways.pool import Order
+from lab.ways.times import Times
+
+USUAL = 2
+"""Guests of the usual pair: for as many nothing is estimated, and looking around would cost as much."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,17 +37,59 @@ def run(arguments: argparse.Namespace) -> int:
     guest's error is raised. Raises NoResult when no guest could be measured.
     """
     guests = selected(matrix.load(), arguments)
+    if arguments.scheduler:
+        # The caches that are used are those of the workers.
+        return _finish(*_on_cluster(guests, arguments.scheduler))
     with exclusive("make lab"):
-        result = store.begin()
-        with Board([guest.name for guest in guests]) as board:
-            arrived = pool.run(
-                [Order(guest) for guest in guests],
-                result.path / gather.FOLDER,
-                capacity.of_this_machine(),
-                board,
-            )
-        # In the order asked for, whoever came first.
-        return _finish(result, {guest.name: arrived[guest.name] for guest in guests})
+        return _finish(*_locally(guests))
+
+
+def _on_cluster(guests: Sequence[Guest], address: str) -> tuple[Result, dict[str, Arrived]]:
+    """Take all guests their way on the workers of a Dask scheduler."""
+    result = store.begin()
+    with Board([guest.name for guest in guests]) as board:
+        arrived = cluster.run(guests, result.path / gather.FOLDER, address, board)
+    return result, {guest.name: arrived[guest.name] for guest in guests}
+
+
+def _locally(guests: Sequence[Guest]) -> tuple[Result, dict[str, Arrived]]:
+    """Take all guests their way on this machine."""
+    names, room, times = [guest.name for guest in guests], capacity.of_this_machine(), Times()
+    planned = _planned(names, times, room) if len(guests) > USUAL else None
+    result = store.begin()
+    orders = planned.orders if planned else [Order(guest) for guest in guests]
+    with Board(names, planned.left if planned else None) as board:
+        arrived = pool.run(orders, result.path / gather.FOLDER, room, board)
+    _remember(times, board, planned)
+    # In the order asked for, whoever came first.
+    return result, {name: arrived[name] for name in names}
+
+
+def _planned(names: Sequence[str], times: Times, room: Capacity) -> Plan:
+    """What many guests will need: asked, and told, before the first one sets out."""
+    with step("Look at what is there"):
+        found = worker.call("survey", _survey, names)
+        planned = plan.plan(found, times, room)
+    note(planned.line)
+    return planned
+
+
+def _survey(names: Sequence[str]) -> tuple[Found, ...]:
+    """In a worker, which has imported what it takes to ask."""
+    from lab.ways import survey
+
+    return survey.survey(names)
+
+
+def _remember(times: Times, board: Board, planned: Plan | None) -> None:
+    """Keep what the stages took, for the next estimate, and hold this one's against what came."""
+    builds = {each.order.guest.name: each.builds for each in planned.expected} if planned else {}
+    for name, row in board.rows.items():
+        for stage, seconds in row.stages.items():
+            times.record(stage, name, seconds, builds.get(name, ()))
+    times.save()
+    if planned:
+        note(f"took {words_for(board.elapsed)}; {words_for(planned.seconds)} were expected")
 
 
 def _finish(result: Result, arrived: Mapping[str, Arrived]) -> int:

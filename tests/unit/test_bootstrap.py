@@ -96,7 +96,8 @@ def host(tmp_path: Path) -> Host:
     (checkout / "bootstrap").chmod(0o755)
     (checkout / "packages.txt").write_text(PACKAGES)
     (checkout / "requirements.txt").write_text("x==1\n")
-    (checkout / "requirements-dev.txt").write_text("x==1\ny==1\n")
+    (checkout / "requirements-dask.txt").write_text("x==1\nz==1\n")
+    (checkout / "requirements-dev.txt").write_text("x==1\ny==1\nz==1\n")
     needed = (
         "sh",
         "cat",
@@ -157,6 +158,19 @@ def test_for_tests_more_is_installed_and_serves_the_lab_as_well(host: Host) -> N
     assert host.run() == (0, "")
     assert host.run("dev") == (0, "")
     assert host.calls() == []
+
+
+def test_an_environment_for_a_cluster_has_all_that_the_lab_needs_and_one_for_tests_that_too(
+    host: Host,
+) -> None:
+    host.run()
+    host.calls()
+    assert host.run("dask") == (0, MAKES.format(host.root))
+    assert host.calls() == ["pip"]
+    assert (host.run(), host.run("dask"), host.calls()) == ((0, ""), (0, ""), [])
+    assert host.run("dev")[1].endswith(MAKES.format(host.root))
+    host.calls()
+    assert (host.run(), host.run("dask"), host.run("dev"), host.calls()) == ((0, ""), (0, ""), (0, ""), [])
 
 
 @pytest.mark.parametrize(("file", "text"), [("checkout/requirements.txt", "x==2\n"), ("version", "3.14")])

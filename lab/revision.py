@@ -1,0 +1,45 @@
+"""Which lab this is: the commit of this repository, and what was changed since."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import subprocess
+
+from lab import paths
+
+
+@functools.cache
+def revision() -> str:
+    """The commit of this repository, ``-dirty`` behind it when the tree differs; ``unknown`` without git."""
+    return (_git("rev-parse", "HEAD").decode().strip() or "unknown") + (
+        "-dirty" if _git("status", "--porcelain") else ""
+    )
+
+
+def source() -> str:
+    """The same, and for a changed tree a hash of its changes: labs with one source measure alike."""
+    named = revision()
+    if not named.endswith("-dirty"):
+        return named
+    changes = hashlib.sha256(_git("diff", "HEAD", "--binary", "--no-ext-diff"))
+    for name in sorted(_git("ls-files", "--others", "--exclude-standard", "-z").split(b"\0")):
+        if name:
+            path = paths.REPOSITORY / os.fsdecode(name)
+            content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            changes.update(name + b"\0" + content + b"\0")
+    return f"{named}-{changes.hexdigest()[:12]}"
+
+
+def _git(*arguments: str) -> bytes:
+    argv = ["git", "-C", str(paths.REPOSITORY), *arguments]
+    try:
+        done = subprocess.run(argv, capture_output=True, check=False)
+    except FileNotFoundError:
+        return b""
+    return done.stdout if done.returncode == 0 else b""
+
+
+if __name__ == "__main__":
+    print(source())
