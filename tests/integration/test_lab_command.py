@@ -2,89 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import signal
 import subprocess
-import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from labcommand import GUEST, environment_in, lab, qemu_of, running_lab, state_of
 
-from lab import paths
 from lab.guests import processes
 from lab.session import Given
-
-OWN = ("running", "in-use", "logs")
-"""What each cache needs for itself; all else is shared, so that nothing is built again."""
-
-GUEST = f"musl-1.2.5-{platform.machine()}"
-ROUND = [sys.executable, "-m", "lab"]
-
-
-def environment_in(folder: Path) -> dict[str, str]:
-    """A cache with everything built but nothing running, and a results folder of its own."""
-    cache = folder / "cache"
-    cache.mkdir()
-    for entry in paths.cache().iterdir():
-        if entry.name not in OWN:
-            (cache / entry.name).symlink_to(entry)
-    return {**os.environ, "FAULTLAB_CACHE": str(cache), "FAULTLAB_RESULTS": str(folder / "results")}
 
 
 @pytest.fixture
 def environment(given: Given, tmp_path: Path) -> dict[str, str]:
     """One for each test. ``given`` has made sure that everything is built."""
     return environment_in(tmp_path)
-
-
-def lab(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*ROUND, *arguments],
-        cwd=paths.REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-@contextmanager
-def running_lab(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A lab command that works in the background; ended, whatever happens, by its own process number."""
-    process = subprocess.Popen(
-        [*ROUND, *arguments],
-        cwd=paths.REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
-
-
-def qemu_of(environment: dict[str, str], deadline: float = 120) -> tuple[int, str]:
-    """Process number and birth of the guest's QEMU, once the guest is ready."""
-    state = Path(environment["FAULTLAB_CACHE"]) / "running" / f"{GUEST}.json"
-    until = time.monotonic() + deadline
-    while time.monotonic() < until:
-        if state.exists():
-            content = json.loads(state.read_text())
-            if content["ready"]:
-                return content["pid"], content["born"]
-        time.sleep(0.05)
-    raise AssertionError(f"{GUEST} was not ready within {deadline} s")
 
 
 def last_line(text: str) -> str:
@@ -184,14 +120,52 @@ def test_a_guest_that_dies_in_the_middle_is_named(environment: dict[str, str]) -
     assert not (Path(environment["FAULTLAB_RESULTS"]) / "latest").exists()
 
 
-def test_an_interrupted_run_leaves_nothing(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(environment: dict[str, str], number: signal.Signals) -> None:
     with running_lab(environment, "lab", "--guests", GUEST) as command:
         pid, born = qemu_of(environment)
-        command.send_signal(signal.SIGINT)
+        command.send_signal(number)
         _, errors = command.communicate(timeout=60)
     assert (command.returncode, last_line(errors)) == (130, "faultlab: interrupted; nothing was left running")
     assert not processes.is_alive(pid, born)
     assert list((Path(environment["FAULTLAB_CACHE"]) / "running").glob("*.json")) == []
+
+
+def test_a_killed_run_takes_its_processes_and_guests_with_it(environment: dict[str, str]) -> None:
+    with running_lab(environment, "lab", "--guests", GUEST) as command:
+        pid, born = qemu_of(environment)
+        worker = state_of(environment)["owner"], state_of(environment)["owner_born"]
+        assert worker[0] != command.pid
+        command.send_signal(signal.SIGKILL)
+        command.communicate(timeout=60)
+    assert processes.wait_gone(pid, born, 10)
+    assert processes.wait_gone(*worker, 10)
+    # The next command finds the cache free and removes what is left.
+    assert lab(environment, "down").stdout == ""
+    assert list((Path(environment["FAULTLAB_CACHE"]) / "running").glob("[!.]*")) == []
+
+
+def test_a_killed_process_costs_its_guest_alone(environment: dict[str, str]) -> None:
+    other = GUEST.replace("musl-1.2.5", "glibc-2.41")
+    with running_lab(environment, "lab", "--guests", f"{other} {GUEST}") as command:
+        pid, born = qemu_of(environment)
+        state = state_of(environment)
+        processes.send(state["owner"], state["owner_born"], signal.SIGKILL)
+        told, errors = command.communicate(timeout=200)
+    killed = f"{GUEST}: the process at work on it was killed by signal 9"
+    assert (command.returncode, last_line(errors).startswith(f"faultlab: {killed}")) == (32, True), errors
+    assert not processes.is_alive(pid, born)
+    # The other one was measured and is reported; the result is not taken for a complete one.
+    (result,) = Path(environment["FAULTLAB_RESULTS"]).glob("*")
+    assert [file.name for file in (result / "runs").iterdir()] == [f"{other}.json"]
+    assert (f"✓ the page size is the declared one ({other})" in told, (result / "report.html").exists()) == (
+        True,
+        True,
+    )
+    cases = {case.get("name"): case for case in ElementTree.parse(result / "junit.xml").iter("testcase")}
+    assert [name for name in cases if GUEST in str(name)] == [f"guest[{GUEST}]"]
+    assert f"{GUEST}: the process at work" in str(cases[f"guest[{GUEST}]"][0].get("message"))
+    assert not list(result.glob(".*"))
 
 
 def test_a_second_lab_on_the_same_cache_is_refused(environment: dict[str, str]) -> None:
