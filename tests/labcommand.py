@@ -15,7 +15,7 @@ from typing import Any
 
 from lab import paths
 
-OWN = ("running", "in-use", "logs")
+OWN = ("running", "in-use", "logs", "ways", "dask", "times.json")
 """What each cache needs for itself; all else is shared, so that nothing is built again."""
 
 GUEST = f"musl-1.2.5-{platform.machine()}"
