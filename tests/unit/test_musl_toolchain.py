@@ -46,7 +46,8 @@ def test_an_unknown_architecture_is_named_with_the_known_ones() -> None:
     with pytest.raises(BuildFailed) as caught:
         toolchain.target("m68k")
     assert str(caught.value) == (
-        "no musl userland for m68k; architectures: aarch64, armv7l, i686, loongarch64, ppc64le, riscv64, s390x, x86_64"
+        "no musl userland for m68k; "
+        "architectures: aarch64, armv7l, i686, loongarch64, ppc64le, riscv64, s390x, x86_64"
     )
 
 

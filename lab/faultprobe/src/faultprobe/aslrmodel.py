@@ -6,7 +6,16 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional, TypedDict
 
-from faultprobe.faultaround import STACK, Step, Touch, Window, faults_by_phase, faults_by_shift
+from faultprobe.faultaround import (
+    NO_FOLIOS,
+    STACK,
+    Step,
+    Touch,
+    Window,
+    faults_by_phase,
+    faults_by_shift,
+)
+from faultprobe.folios import Folios
 
 Counts = tuple[int, ...]
 
@@ -126,6 +135,7 @@ class Model:
         calibrated: Place,
         program: str,
         stack: StackEffects,
+        folios: Folios = NO_FOLIOS,
     ) -> None:
         self.window = window
         self.calibrated = calibrated
@@ -136,8 +146,8 @@ class Model:
         )
         own = [step for step in steps if step.path == program]
         others = [step for step in steps if step.path not in (program, STACK)]
-        self._own = [_behind_first(each) for each in faults_by_shift(own, phases, window)]
-        self._others = [_behind_first(each) for each in faults_by_shift(others, phases, window)]
+        self._own = [_behind_first(each) for each in faults_by_shift(own, phases, window, folios)]
+        self._others = [_behind_first(each) for each in faults_by_shift(others, phases, window, folios)]
 
     def predict(self, place: Place) -> Counts:
         """The faults of each phase behind the first for a run at `place`."""

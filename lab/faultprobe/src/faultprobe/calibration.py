@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from faultprobe.aslrmodel import Counts, Model, Place, StackEffects
 from faultprobe.faultaround import Replaced, Step, Touch, Window
+from faultprobe.folios import folios_of
 from faultprobe.jsontext import write
 from faultprobe.version import __version__
 
@@ -35,8 +36,9 @@ class Calibration(NamedTuple):
     files: list[str]
 
     def model(self) -> Model:
-        """What it predicts."""
-        return Model(self.steps, self.phases, self.window, self.place, self.program, StackEffects(self.stack))
+        """What it predicts, with its files in the page cache as they are now."""
+        stack, folios = StackEffects(self.stack), folios_of(self.files)
+        return Model(self.steps, self.phases, self.window, self.place, self.program, stack, folios)
 
 
 def identity(files: Iterable[str], window_bytes: int) -> dict[str, Any]:

@@ -2,19 +2,22 @@
 
 A read fault in a mapped file maps the cached pages around the address too: a window of fault_around_bytes,
 aligned on the *virtual* address, clipped to the mapping and to the page table (do_fault_around in
-mm/memory.c). So a program that touches the same pages of a library in the same order takes more or fewer
-faults depending on where in a window the library begins.
+mm/memory.c). Newer kernels map the rest of the folios there as well (folios.py). So a program that touches
+the same pages of a library in the same order takes more or fewer faults depending on where in a window the
+library begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Union
 
 from faultprobe.addressspace import AddressSpace, Vma
+from faultprobe.folios import Folios
 from faultprobe.perf import Event, Fault, Mapped
 
 STACK = "[stack]"
+NO_FOLIOS: Folios = {}
 
 
 class Touch(NamedTuple):
@@ -22,6 +25,7 @@ class Touch(NamedTuple):
 
     Pages are virtual addresses divided by the page size; the mapping is from page `first` to before `end`.
     `may_be_spared`: a read of a mapped file, which is no fault when a neighbour's fault mapped the page.
+    `offset` is that of the mapping's first page in the file, in pages.
     """
 
     phase: int
@@ -30,6 +34,7 @@ class Touch(NamedTuple):
     first: int
     end: int
     may_be_spared: bool
+    offset: int = 0
 
 
 class Replaced(NamedTuple):
@@ -88,7 +93,8 @@ def _touch(phase: int, page: int, vma: Vma | None, faults_again: bool, page_size
         # Nothing is told where a stack has grown, and nothing else grows by itself.
         return Touch(phase, page, STACK, page, page + 1, False)
     is_read = faults_again or not vma.is_writable
-    return Touch(phase, page, vma.path, vma.start // page_size, vma.end // page_size, vma.is_file and is_read)
+    first, end, offset = vma.start // page_size, vma.end // page_size, vma.offset // page_size
+    return Touch(phase, page, vma.path, first, end, vma.is_file and is_read, offset)
 
 
 def unmapped_neighbours(events: Sequence[Event], window: Window, page_size: int) -> int:
@@ -114,8 +120,13 @@ def unmapped_neighbours(events: Sequence[Event], window: Window, page_size: int)
     return missed
 
 
-def faults_by_phase(steps: Iterable[Step], phases: int, window: Window, shift: int = 0) -> tuple[int, ...]:
-    """The faults of each phase when everything lies `shift` pages higher and the kernel maps by `window`."""
+def faults_by_phase(
+    steps: Iterable[Step], phases: int, window: Window, shift: int = 0, folios: Folios = NO_FOLIOS
+) -> tuple[int, ...]:
+    """The faults of each phase when everything lies `shift` pages higher and the kernel maps by `window`.
+
+    `folios` are those that it maps as a whole (folios.py).
+    """
     counts = [0] * phases
     mapped: set[int] = set()
     for step in steps:
@@ -126,23 +137,46 @@ def faults_by_phase(steps: Iterable[Step], phases: int, window: Window, shift: i
         if step.may_be_spared:
             if page in mapped:
                 continue
-            mapped.update(window.around(page, step.first + shift, step.end + shift))
+            around = window.around(page, step.first + shift, step.end + shift)
+            mapped.update(around)
+            if step.path in folios:
+                mapped.update(_of_folios(around, step, shift, window, folios[step.path]))
         else:
             mapped.add(page)
         counts[step.phase] += 1
     return tuple(counts)
 
 
-def faults_by_shift(steps: Sequence[Step], phases: int, window: Window) -> list[tuple[int, ...]]:
+def _of_folios(
+    around: range, step: Touch, shift: int, window: Window, folio_of: Mapping[int, range]
+) -> Iterator[int]:
+    """The pages that come along because they are in a folio with one of those around a fault.
+
+    All of a folio is mapped, or nothing but the window's part where it goes beyond mapping or page table.
+    """
+    into_file = step.offset - step.first - shift
+    for folio in {folio_of[page + into_file] for page in around if page + into_file in folio_of}:
+        first, last = folio[0] - into_file, folio[-1] - into_file
+        is_within = step.first + shift <= first and last < step.end + shift
+        if is_within and first // window.table_pages == last // window.table_pages:
+            yield from range(first, last + 1)
+
+
+def faults_by_shift(
+    steps: Sequence[Step], phases: int, window: Window, folios: Folios = NO_FOLIOS
+) -> list[tuple[int, ...]]:
     """What `faults_by_phase` gives for each shift within one page table, computed once for those that agree.
 
     A shift matters by what is left of it within a window, and by the page table's end. That end clips a
     window only when the fault lies in the table's last one and when the window does not begin at its own
-    boundary: on a page so near to the beginning of its mapping that the mapping clips it there.
+    boundary: on a page so near to the beginning of its mapping that the mapping clips it there. Where there
+    are large folios it may leave out one anywhere, so each shift is computed.
     """
     last_window = window.table_pages - window.pages
-    is_regular = last_window >= 0 and window.table_pages % window.pages == 0
-    read = [step for step in steps if isinstance(step, Touch) and step.may_be_spared]
+    touches = [step for step in steps if isinstance(step, Touch)]
+    has_folios = any(step.path in folios for step in touches)
+    is_regular = last_window >= 0 and window.table_pages % window.pages == 0 and not has_folios
+    read = [step for step in touches if step.may_be_spared]
     clipped = sorted({step.page for step in read if step.page - step.first < window.pages})
     known: dict[tuple[int, ...], tuple[int, ...]] = {}
     found = []
@@ -152,6 +186,6 @@ def faults_by_shift(steps: Sequence[Step], phases: int, window: Window) -> list[
             at_the_end = [page for page in clipped if (page + shift) % window.table_pages >= last_window]
             key = (shift % window.pages, *at_the_end)
         if key not in known:
-            known[key] = faults_by_phase(steps, phases, window, shift)
+            known[key] = faults_by_phase(steps, phases, window, shift, folios)
         found.append(known[key])
     return found

@@ -121,7 +121,7 @@ class NoRecorder:
     counted = lost = misdated = ring_bytes = 0
     is_marked = False
 
-    def mark(self, tid: int, address: int) -> bool:
+    def mark(self, tid: int, address: int, is_thumb: bool = False) -> bool:
         """Nothing can be watched."""
         return False
 

@@ -6,14 +6,13 @@ mappings and the pages as they were at that moment.
 
 from __future__ import annotations
 
-import os
-import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from faultprobe import procfs
+from faultprobe.folios import kernel_maps_whole_folios
 from faultprobe.ledger import calls, causes, elf, pagemap
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import (
@@ -407,7 +406,7 @@ def _machine(journal: Journal) -> Machine:
         has_swap="\n" in (procfs.read("/proc/swaps") or ""),
         pmd_pages=pmd // PAGE,
         window_pages=max(1, window // PAGE),
-        maps_whole_folios=_kernel_release() >= (6, 18),
+        maps_whole_folios=kernel_maps_whole_folios(),
         zero_frames=journal.zero_frames,
         huge_zero_frames=_huge_zero_frames(journal, pmd),
         records_kernel=journal.level != USER_MODE,
@@ -422,10 +421,6 @@ def _huge_zero_frames(journal: Journal, pmd_bytes: int) -> frozenset[int]:
         if isinstance(event, Fault) and event.physical and event.page_bytes >= pmd_bytes
     }
     return frozenset(each for each in first_frames if pagemap.is_zero_page(each))
-
-
-def _kernel_release() -> tuple[int, ...]:
-    return tuple(int(each) for each in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _is_libc(loader: str) -> bool:
