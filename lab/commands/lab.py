@@ -13,7 +13,6 @@ from lab.errors import LabError, NoResult, Verdict
 from lab.exclusive import exclusive
 from lab.matrix import Guest
 from lab.reporting import report
-from lab.results import store
 from lab.results.store import Result
 from lab.selection import selected
 from lab.steps import note, step
@@ -46,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _on_cluster(guests: Sequence[Guest], address: str) -> tuple[Result, dict[str, Arrived]]:
     """Take all guests their way on the workers of a Dask scheduler."""
-    result = store.begin()
-    with Board([guest.name for guest in guests]) as board:
-        arrived = cluster.run(guests, result.path / gather.FOLDER, address, board)
+    names = [guest.name for guest in guests]
+    with cluster.ready(guests, address) as client, gather.begun() as result, Board(names) as board:
+        arrived = cluster.run(client, guests, result.path / gather.FOLDER, board)
     return result, {guest.name: arrived[guest.name] for guest in guests}
 
 
@@ -56,9 +55,8 @@ def _locally(guests: Sequence[Guest]) -> tuple[Result, dict[str, Arrived]]:
     """Take all guests their way on this machine."""
     names, room, times = [guest.name for guest in guests], capacity.of_this_machine(), Times()
     planned = _planned(names, times, room) if len(guests) > USUAL else None
-    result = store.begin()
     orders = planned.orders if planned else [Order(guest) for guest in guests]
-    with Board(names, planned.left if planned else None) as board:
+    with gather.begun() as result, Board(names, planned.left if planned else None) as board:
         arrived = pool.run(orders, result.path / gather.FOLDER, room, board)
     _remember(times, board, planned)
     # In the order asked for, whoever came first.
@@ -94,15 +92,17 @@ def _remember(times: Times, board: Board, planned: Plan | None) -> None:
 
 def _finish(result: Result, arrived: Mapping[str, Arrived]) -> int:
     """Put together what the guests left, compare and report it."""
-    gather.gather(result, list(arrived))
     failed = next((_naming(each) for each in arrived.values() if each.error), None)
     checked = [each.checked for each in arrived.values() if each.checked]
-    measured = any((result.path / "runs").glob("*.json"))
-    if measured:
-        with step("Compare"):
-            checked.append(worker.call("comparison", _compare, result.path))
-    gather.write_junit(result, arrived)
-    gather.clear(result)
+    try:
+        gather.gather(result, list(arrived))
+        measured = any((result.path / "runs").glob("*.json"))
+        if measured:
+            with step("Compare"):
+                checked.append(worker.call("comparison", _compare, result.path))
+        gather.write_junit(result, arrived)
+    finally:
+        gather.clear(result)
     _print(checked)
     if not measured:
         raise failed or NoResult("no guest could be measured", where=str(result.path))

@@ -33,15 +33,24 @@ HOW_TO_JOIN = "start workers with `make worker SCHEDULER={}` in a checkout of th
 _LOOK = 0.5
 
 
-def run(guests: Sequence[Guest], folder: Path, address: str, watcher: Watcher) -> dict[str, Arrived]:
-    """Take every guest its way on a cluster; what :func:`lab.ways.pool.run` gives, from the same folders.
+@contextlib.contextmanager
+def ready(guests: Sequence[Guest], address: str) -> Iterator[Any]:
+    """A client of a cluster that can take these guests their way.
 
     Raises MissingTool without Dask, NoCluster when nobody answers or no worker is large enough, UnfitWorker
     when a worker has another lab or none.
     """
     with _connected(address) as client:
         _check(client, guests, address)
-        arrived = _Tasks(client, folder, watcher).run(guests)
+        yield client
+
+
+def run(client: Any, guests: Sequence[Guest], folder: Path, watcher: Watcher) -> dict[str, Arrived]:
+    """Take every guest its way on a cluster; gives what :func:`lab.ways.pool.run` does, in the same folders.
+
+    When this is interrupted, the workers end their guests.
+    """
+    arrived = _Tasks(client, folder, watcher).run(guests)
     _same_lab(folder, [name for name, each in arrived.items() if each.error is None])
     return arrived
 
@@ -59,7 +68,7 @@ def _connected(address: str) -> Iterator[Any]:
     try:
         # Certificates for tls:// come from Dask's own configuration.
         client = Client(address, timeout=PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise NoCluster(f"no Dask scheduler answers: {error}", where=address) from error
     try:
         yield client

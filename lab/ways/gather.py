@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from lab.results import store
 from lab.results.store import Result
 from lab.ways import junit
 from lab.ways.arrived import Arrived
@@ -13,6 +15,20 @@ FOLDER = ".ways"
 """Where the ways' folders lie in a result until it is put together; reports look at no such name."""
 
 _KINDS = ("runs", "transcripts")
+
+
+@contextlib.contextmanager
+def begun() -> Iterator[Result]:
+    """A new result for ways to be taken in; when that is interrupted, nothing is left of it."""
+    result = store.begin()
+    try:
+        yield result
+    except BaseException:
+        clear(result)
+        # Not empty only when somebody else put something there.
+        with contextlib.suppress(OSError):
+            result.path.rmdir()
+        raise
 
 
 def gather(result: Result, guests: Sequence[str]) -> None:

@@ -103,13 +103,18 @@ def test_a_report_is_made_again_from_what_is_stored(whole_run: WholeRun) -> None
 def test_on_a_cluster_another_worker_does_what_a_killed_one_began(
     whole_run: WholeRun, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with (
-        cluster_in(tmp_path) as cluster,
-        running_lab(environment, "lab", "--guests", GUEST, "--scheduler", cluster.address) as command,
-    ):
-        at_work, state = busy_worker(cluster, command)
-        at_work.process.send_signal(signal.SIGKILL)
-        _, errors = command.communicate(timeout=200)
+    with cluster_in(tmp_path) as cluster:
+        asked = ["lab", "--guests", GUEST, "--scheduler", cluster.address]
+        with running_lab(environment, *asked) as command:
+            at_work, state = busy_worker(cluster, command)
+            at_work.process.send_signal(signal.SIGKILL)
+            _, errors = command.communicate(timeout=200)
+        with running_lab(environment, *asked) as interrupted:
+            _, last = busy_worker(cluster, interrupted)
+            interrupted.send_signal(signal.SIGINT)
+            interrupted.communicate(timeout=60)
+        # The worker, which lives on, ends the guest that nobody wants any more.
+        assert (interrupted.returncode, processes.wait_gone(last["pid"], last["born"], 20)) == (130, True)
     assert (command.returncode, errors.count("faultlab:")) == (0, 0), errors
     assert f"{GUEST}: its worker went away; it begins anew on tcp://127.0.0.1:" in errors
     # Of the killed worker neither guest nor files are left.
