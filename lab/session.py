@@ -168,7 +168,9 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
 
 def _run_ansible(targets: Sequence[Target]) -> None:
     with step("Run Ansible"):
-        recap = provision(targets, log=paths.cache() / "logs" / "ansible.log")
+        # Guests on their ways are provisioned by runs of their own, side by side.
+        name = "ansible" if len(targets) > 1 else f"{targets[0].guest}.ansible"
+        recap = provision(targets, log=paths.cache() / "logs" / f"{name}.log")
         for name, host in sorted(recap.hosts.items()):
             note(f"{name}: {host.ok} tasks, {host.changed} changed")
 

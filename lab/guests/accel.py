@@ -20,6 +20,8 @@ import msgspec
 
 from lab import paths
 from lab.architectures import ARCHITECTURES
+from lab.exclusive import turn
+from lab.files import write_whole
 from lab.guests import command
 from lab.guests.command import PROBE_FLAG
 from lab.guests.console import PROBE_PASSED, Console
@@ -59,14 +61,21 @@ def accelerator(guest: Guest, image: BootImage, emulator: Programs, *, again: bo
     file = paths.cache() / "acceleration" / f"{_key(guest, image, emulator)}.json"
     remembered = None if again else _recall(file)
     if remembered is None:
-        with step("Find out whether KVM runs a guest here"):
-            remembered = _probe(guest, image, emulator)
-            note(remembered.reason)
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}-{os.getpid()}")
-        temporary.write_bytes(msgspec.json.encode(remembered))
-        temporary.replace(file)
+        # Guests that are prepared side by side have the same question.
+        with turn(file.with_name(".probe.lock")):
+            remembered = None if again else _recall(file)
+            if remembered is None:
+                remembered = _found_out(guest, image, emulator)
+                write_whole(file, msgspec.json.encode(remembered))
     return Accelerator("kvm" if remembered.works else "tcg", remembered.reason)
+
+
+def _found_out(guest: Guest, image: BootImage, emulator: Programs) -> _Remembered:
+    with step("Find out whether KVM runs a guest here"):
+        found = _probe(guest, image, emulator)
+        note(found.reason)
+    return found
 
 
 def _key(guest: Guest, image: BootImage, emulator: Programs) -> str:
