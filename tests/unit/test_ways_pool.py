@@ -81,8 +81,8 @@ def defective(name: str, folder: Path) -> Arrived:
 
 def patient(name: str, folder: Path) -> Arrived:
     """Says who it is, waits to be ended, and takes its time with it."""
-    steps.note(str(os.getpid()))
     try:
+        steps.note(str(os.getpid()))
         time.sleep(100)
     finally:
         time.sleep(0.3)
