@@ -20,7 +20,7 @@ SCHEDULER :=
 FROM := .
 WORKERS := 2
 
-.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell selftest worker report results payload lock bench prune clean environment environment-dask environment-dev
+.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell leave selftest worker report results payload lock bench prune clean environment environment-dask environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ down: environment ## Stop the guests that stayed.
 
 shell: environment ## Open a shell in a guest: make shell GUEST=...
 	@$(LAB) shell "$(GUEST)"
+
+leave: environment ## Leave a machine that is not the lab's own as it was before: make leave GUEST=...
+	@$(LAB) leave "$(GUEST)"
 
 selftest: environment ## Check the ledger in every guest with programs known in advance (REPEAT=200 runs of each).
 	@$(LAB) selftest $(SELECTED) --repeat $(or $(REPEAT),200)

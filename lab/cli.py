@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     shell.add_argument(
         "remote_command", nargs="*", metavar="COMMAND", help="a command to run instead of a shell"
     )
+    leave = add("leave", "leave a machine that is not the lab's own as it was before")
+    leave.add_argument("guest", help="its name")
     report = add("report", "make the report of a stored result again, offline")
     report.add_argument("--result", default="latest", help="its id, latest-program, or latest (the default)")
     report.add_argument(

@@ -208,5 +208,11 @@ class UnfitWorker(LabError):
     exit_code = 34
 
 
+class LeftOtherwise(LabError):
+    """Not all on a machine is as it was before: somebody changed what faultlab had put there."""
+
+    exit_code = 35
+
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""

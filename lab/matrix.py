@@ -24,10 +24,13 @@ LIBCS = ("glibc", "musl")
 USUAL_KERNEL = SUITES[USUAL_SUITE].kernel
 """What guests have unless the version or the kernel is what differs."""
 PROVIDERS = ("qemu", "vagrant", "ssh")
+ANY_KERNEL = "any"
+"""The kernel of a machine that the lab did not build and whose entry claims none: whatever it has."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-._][a-z0-9]+)*")
 _RESERVED = ("all", "guests", "ungrouped", "localhost")
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
+_SERIES = re.compile(r"\d+\.\d+")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Guest:
     """One machine to measure on, as declared; sizes in bytes or MiB as the name says.
 
     ``kernel`` is a series such as 6.12. Guests of all suites boot the same one, unless it is what differs.
+    ``suite`` is the Debian whose C library the static programs are linked with; the guests that the lab
+    builds consist of it.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Guest:
     ansible_host: str | None
     ansible_port: int | None
     ansible_user: str
+    ansible_ssh_private_key_file: str | None = None
 
     @property
     def is_usual(self) -> bool:
@@ -157,6 +163,19 @@ class _Entry:
             raise _wrong(self.guest, "libc_version", value, allowed)
         return value
 
+    def suite(self, provider: str) -> Suite:
+        """The suite as declared; of a machine that is there it need not be."""
+        libc, version = self.one_of("libc", LIBCS), self.values.get("libc_version")
+        nearest = nearest_suite(libc, version) if provider != "qemu" and isinstance(version, str) else None
+        return SUITES[self.one_of("suite", tuple(SUITES), nearest)]
+
+    def kernel(self, provider: str) -> str:
+        """The series as declared; a machine that is there may have any."""
+        if provider == "qemu":
+            return str(self.one_of("kernel", tuple(KERNELS), USUAL_KERNEL))
+        claimed = "kernel" in self.values
+        return self.text("kernel", _SERIES, 'a series in quotes, such as "6.6"') if claimed else ANY_KERNEL
+
     def text(self, key: str, pattern: re.Pattern[str], allowed: str) -> str:
         value = self.values.get(key)
         if not isinstance(value, str) or not pattern.fullmatch(value):
@@ -175,6 +194,21 @@ class _Entry:
 
 
 _ANYTHING = re.compile(r"\S+")
+_PATH = re.compile(r"\S(.*\S)?")
+
+
+def nearest_suite(libc: str, version: str) -> str:
+    """The newest suite whose C library is not newer than this version; the oldest when all are.
+
+    A static program brings its own libc.a, so the nearest one there is says most about the machine's own.
+    """
+    wanted = [int(number) for number in re.findall(r"\d+", version)]
+    found = [
+        suite.name
+        for suite in SUITES.values()
+        if [int(number) for number in suite.libc_version(libc).split(".")] <= wanted
+    ]
+    return found[-1] if found else next(iter(SUITES))
 
 
 def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
@@ -184,17 +218,17 @@ def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
     page_sizes, of = _page_sizes(architecture, provider)
     hardware = ARCHITECTURES[architecture].hardware
     has_host = "ansible_host" in values or provider == "ssh"
-    suite = entry.one_of("suite", tuple(SUITES))
+    suite = entry.suite(provider)
     libc = entry.one_of("libc", LIBCS)
     most_cpus = hardware.most_cpus if provider == "qemu" else 64
     return Guest(
         name=name,
         libc=libc,
-        libc_version=entry.libc_version(provider, libc, SUITES[suite]),
+        libc_version=entry.libc_version(provider, libc, suite),
         architecture=architecture,
         page_size=entry.one_of("page_size", page_sizes, of=of),
-        suite=suite,
-        kernel=entry.one_of("kernel", tuple(KERNELS), USUAL_KERNEL),
+        suite=suite.name,
+        kernel=entry.kernel(provider),
         provider=provider,
         memory_mib=entry.number("memory_mib", 128, 65536, 512, step=hardware.memory_step_mib),
         cpus=entry.number("cpus", 1, most_cpus, min(2, most_cpus)),
@@ -204,6 +238,9 @@ def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
         ansible_user=entry.text("ansible_user", _ANYTHING, "a user name")
         if "ansible_user" in values
         else "root",
+        ansible_ssh_private_key_file=entry.text("ansible_ssh_private_key_file", _PATH, "a file's path")
+        if "ansible_ssh_private_key_file" in values
+        else None,
     )
 
 

@@ -37,6 +37,11 @@ from lab.remote import Address, ssh_options
 _FOLDER = "ansible-"
 """How the temporary folder of a run begins; the pid of the lab's process follows."""
 
+_NO_CACHES = "/usr/bin/env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3"
+"""What mitogen starts: its Python lives for many tasks, so the playbook's environment comes too late for it,
+and it starts itself a second time, without the options of the first.
+"""
+
 CONTROL_PERSIST = 30
 """Seconds an idle SSH connection is kept between two tasks."""
 
@@ -47,8 +52,8 @@ class Target:
 
     guest: str
     address: Address
-    payload: Path
-    """Folder with the programs, the faultprobe wheel and installer.whl for this guest."""
+    payload: Path | None
+    """Folder with the programs, the faultprobe wheel and installer.whl for this guest; leaving needs none."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Kernel settings that differ from inventory/group_vars: wanted value by path."""
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -80,12 +85,22 @@ class ChangedTask(msgspec.Struct, frozen=True):
     task: str
 
 
+class Left(msgspec.Struct, frozen=True):
+    """Something that is not as it was before the lab came, because somebody else changed it; in words."""
+
+    host: str
+    line: str
+
+
 class Recap(msgspec.Struct, frozen=True):
-    """How a run of the playbook ended: what provision/callback_plugins/faultlab_recap.py writes."""
+    """How a run of a playbook ended: what provision/callback_plugins/faultlab_recap.py writes."""
 
     hosts: dict[str, HostRecap]
     changed: list[ChangedTask]
     failures: list[Failure]
+    left: list[Left] = []
+    restored: dict[str, int] = {}
+    """How many things were put back, by host; those that never were provisioned are not in it."""
 
 
 def provision(
@@ -101,6 +116,17 @@ def provision(
     every other failure, MissingTool without Ansible. An exception, Ctrl-C included, kills Ansible with
     everything it started.
     """
+    return _play("site.yml", targets, log=log, inventory=inventory, strategy=strategy)
+
+
+def leave(targets: Sequence[Target], *, log: Path, inventory: Path = paths.INVENTORY) -> Recap:
+    """Put back on all targets what was there before they were provisioned; raises as :func:`provision`."""
+    return _play("leave.yml", targets, log=log, inventory=inventory, strategy=None)
+
+
+def _play(
+    playbook: str, targets: Sequence[Target], *, log: Path, inventory: Path, strategy: str | None
+) -> Recap:
     if importlib.util.find_spec("ansible") is None:
         hint = "install the project's requirements"
         raise MissingTool("this Python has no ansible-core", where="provisioning", hint=hint)
@@ -108,13 +134,14 @@ def provision(
     with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-", dir=paths.runtime()) as name:
         folder = Path(name)
         addresses = folder / "addresses.json"
-        addresses.write_text(json.dumps(_inventory(targets)))
+        chosen = strategy or ("mitogen_linear" if _mitogen_strategies() else "linear")
+        addresses.write_text(json.dumps(_inventory(targets, chosen)))
         report = folder / "recap.json"
         argv: list[str | os.PathLike[str]] = [sys.executable, "-m", "ansible", "playbook"]
         argv += ["--inventory", inventory / "guests.yml"]
         argv += ["--inventory", addresses, "--inventory", inventory / "keyed-groups.yml"]
-        argv += ["--limit", ",".join(target.guest for target in targets), paths.PROVISION / "site.yml"]
-        status = _run(argv, _environment(folder, report, len(targets), strategy), log)
+        argv += ["--limit", ",".join(target.guest for target in targets), paths.PROVISION / playbook]
+        status = _run(argv, _environment(folder, report, len(targets), chosen), log)
         recap = _read(report)
     if recap is None or (status != 0 and not recap.failures):
         what = f"ansible-playbook ended with status {status} before its recap"
@@ -153,9 +180,10 @@ def _playbook_files() -> Iterator[tuple[str, str]]:
             yield file.relative_to(paths.REPOSITORY).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _inventory(targets: Sequence[Target]) -> dict[str, Any]:
+def _inventory(targets: Sequence[Target], strategy: str) -> dict[str, Any]:
     """An inventory in Ansible's form that adds to each guest how to reach it and what to give it."""
-    return {"all": {"hosts": {target.guest: _variables(target) for target in targets}}}
+    common = {"ansible_python_interpreter": _NO_CACHES} if strategy.startswith("mitogen") else {}
+    return {"all": {"hosts": {target.guest: _variables(target) | common for target in targets}}}
 
 
 def _variables(target: Target) -> dict[str, Any]:
@@ -166,24 +194,24 @@ def _variables(target: Target) -> dict[str, Any]:
         "ansible_port": address.port,
         "ansible_user": address.user,
         "ansible_ssh_common_args": shlex.join(options),
-        "faultlab_payload": os.fspath(target.payload.absolute()),
         "faultlab_kernel_settings_extra": dict(target.settings),
     }
+    if target.payload:
+        variables["faultlab_payload"] = os.fspath(target.payload.absolute())
     if address.key_file:
         variables["ansible_ssh_private_key_file"] = os.fspath(address.key_file)
     return {**variables, **target.variables}
 
 
-def _environment(folder: Path, report: Path, forks: int, strategy: str | None) -> dict[str, str]:
+def _environment(folder: Path, report: Path, forks: int, strategy: str) -> dict[str, str]:
     """The environment of one run: none of the caller's Ansible settings, what is temporary in ``folder``."""
     own = ("ANSIBLE_", "MITOGEN_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     plugins = _mitogen_strategies()
-    chosen = strategy or ("mitogen_linear" if plugins else "linear")
     return {
         **kept,
         "ANSIBLE_CONFIG": os.fspath(paths.PROVISION / "ansible.cfg"),
-        "ANSIBLE_STRATEGY": chosen,
+        "ANSIBLE_STRATEGY": strategy,
         **({"ANSIBLE_STRATEGY_PLUGINS": os.fspath(plugins)} if plugins else {}),
         # ansible-core warns about every strategy that is not its own.
         "ANSIBLE_DEPRECATION_WARNINGS": "False",

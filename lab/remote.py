@@ -142,7 +142,8 @@ class Remote:
     """One SSH connection to a guest, open inside ``with``.
 
     ``alive`` is called when the connection breaks; it raises GuestDied with the guest's last words when the
-    guest is gone. ``name`` is the guest's name, for errors.
+    guest is gone. ``name`` is the guest's name, for errors. ``become`` is an argv that makes the rest of it
+    run as another user, before every command.
     """
 
     def __init__(
@@ -152,8 +153,10 @@ class Remote:
         alive: Callable[[], None] | None = None,
         name: str | None = None,
         through: socket.socket | None = None,
+        become: Sequence[str] = (),
     ) -> None:
         self.address = address
+        self._become = tuple(become)
         self.name = name or str(address)
         self._alive = alive
         options: dict[str, object] = {"allow_agent": False, "look_for_keys": address.key_file is None}
@@ -226,6 +229,10 @@ class Remote:
         for kind, key in keys.items() if keys else ():
             client.get_host_keys().add(name, kind, key)
 
+    def _typed(self, script: str) -> str:
+        """What the user's shell there is given."""
+        return shlex.join([*self._become, "sh", "-c", script]) if self._become else script
+
     def _ask_whether_alive(self) -> None:
         if self._alive:
             self._alive()
@@ -253,7 +260,12 @@ class Remote:
         with self._noticing_death(script):
             try:
                 ran = self._connection.run(
-                    script, hide=True, warn=True, in_stream=io.StringIO(), encoding="utf-8", timeout=timeout
+                    self._typed(script),
+                    hide=True,
+                    warn=True,
+                    in_stream=io.StringIO(),
+                    encoding="utf-8",
+                    timeout=timeout,
                 )
             except CommandTimedOut as error:
                 raise CommandFailed(f"{script!r} did not end within {timeout} s", where=self.name) from error
@@ -303,7 +315,7 @@ class Remote:
             channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
             with contextlib.closing(channel):
                 # As bytes: an argument may be the name of a file, which need not be UTF-8.
-                channel.exec_command(os.fsencode(script))
+                channel.exec_command(os.fsencode(self._typed(script)))
                 channel.shutdown_write()
                 ended = channel.status_event.wait(timeout)
                 status = channel.recv_exit_status() if ended else 0
@@ -344,7 +356,7 @@ class Remote:
         with self._noticing_death(script):
             channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
             with contextlib.closing(channel):
-                channel.exec_command(script)
+                channel.exec_command(self._typed(script))
                 if source:
                     _feed(channel, source)
                 channel.shutdown_write()

@@ -130,7 +130,16 @@ def payload_for(guest: Guest) -> Payload:
 
 
 def prepare(guest: Guest) -> Prepared:
-    """Everything a guest of the lab's own needs to be started; missing parts are fetched and built."""
+    """Everything a guest of the lab's own needs to be started; missing parts are fetched and built.
+
+    Raises MatrixError for any other guest.
+    """
+    if guest.provider != BUILDS:
+        raise MatrixError(
+            f"guest {guest.name}: provider: {guest.provider!r} has no image of the lab's",
+            where="inventory/guests.yml",
+            hint="choose guests with provider qemu",
+        )
     with step(f"Prepare {guest.name}", stage="build"):
         image = image_for(guest)
         payload = payload_for(guest)
@@ -178,7 +187,7 @@ def _run_ansible(targets: Sequence[Target]) -> None:
 def _calibrate(machine: Reachable) -> None:
     """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation."""
     with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
-        remote.succeed(f"{ASLR} --runs 1 --json /dev/null -- {DEMONSTRATION}")
+        remote.succeed(f"{ASLR} --runs 1 --json - -- {DEMONSTRATION} >/dev/null")
 
 
 def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:

@@ -25,9 +25,12 @@ def stop_all(names: frozenset[str] | None = None) -> list[str]:
 def run(arguments: argparse.Namespace) -> int:
     """Stop the selected guests; those that do not run are none of its business."""
     declared = matrix.load()
-    names = None
+    names, others = None, ""
     if is_given(arguments):
-        names = frozenset(guest.name for guest in selected(declared, arguments))
+        chosen = selected(declared, arguments)
+        names = frozenset(guest.name for guest in chosen)
+        there = [guest.name for guest in chosen if guest.provider == "ssh"]
+        others = f"; not the lab's to stop: {', '.join(there)}" if there else ""
     with exclusive("make down"):
-        print("stopped: " + (", ".join(stop_all(names)) or "none was running"))
+        print("stopped: " + (", ".join(stop_all(names)) or "none was running") + others)
     return 0

@@ -132,15 +132,16 @@ def _naming(arrived: Arrived) -> LabError:
 def _print(checked: Iterable[Checked]) -> None:
     """The outcome of every check in a line, guest after guest, and what pytest says of those that failed."""
     console = Console(highlight=False)
-    passed = failed = 0
+    passed = failed = not_run = 0
     for each in checked:
         for line in each.lines:
             console.print(line, soft_wrap=True)
-        passed, failed = passed + each.passed, failed + each.failed
+        passed, failed, not_run = passed + each.passed, failed + each.failed, not_run + each.not_run
     for each in checked:
         if each.said:
             print(f"\n{each.said}")
-    print(f"\n{passed} checks passed" + (f", {failed} failed" if failed else ""))
+    others = [f", {count} {how}" for count, how in ((failed, "failed"), (not_run, "not run")) if count]
+    print(f"\n{passed} checks passed{''.join(others)}")
 
 
 def _verdict(checked: Iterable[Checked]) -> Verdict:

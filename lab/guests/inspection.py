@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from lab.errors import UnfitMachine
-from lab.guests.provider import Reached
-from lab.matrix import Guest
+from lab.guests.provider import SUDO, Reached
+from lab.matrix import ANY_KERNEL, Guest
 
 LOWEST_PYTHON = (3, 9)
 """faultprobe's wheels have the stable ABI of this version."""
@@ -120,15 +120,29 @@ def inspect(reached: Reached) -> Found:
     Raises UnfitMachine, one line for everything that does not fit; CommandFailed when it does not answer.
     """
     name = reached.name
+    if not reached.is_root:
+        _check_sudo(reached)
     with reached.remote() as remote:
         if remote.execute("command -v python3").status != 0:
             raise UnfitMachine("no python3 on its PATH", where=name, hint="install Python 3.9 or later there")
-        told = remote.succeed(["python3", "-I", "-S", "-c", _ASK, _INTERPRETER])
+        told = remote.succeed(["python3", "-I", "-S", "-B", "-c", _ASK, _INTERPRETER])
     machine = msgspec.json.decode(told, type=Machine)
     wrong = [*_differences(reached.guest, machine), *_lacks(machine)]
     if wrong:
         raise UnfitMachine(f"\n{name}: ".join(wrong), where=name, hint="nothing was changed there")
     return Found(machine)
+
+
+def _check_sudo(reached: Reached) -> None:
+    with reached.as_user() as remote:
+        tried = remote.execute([*SUDO, "true"])
+    if tried.status != 0:
+        said = (tried.stderr.strip().splitlines() or [f"status {tried.status}"])[-1]
+        raise UnfitMachine(
+            f"{reached.address.user} cannot become root there without a password: {said}",
+            where=reached.name,
+            hint="let this user use sudo with NOPASSWD, or enter the machine as root",
+        )
 
 
 def _differences(guest: Guest, machine: Machine) -> Iterator[str]:
@@ -137,6 +151,8 @@ def _differences(guest: Guest, machine: Machine) -> Iterator[str]:
         declared, found = getattr(guest, key), getattr(machine, key)
         if declared != found:
             yield f"{key}: {declared} is declared, but the machine has {found}"
+    if guest.kernel != ANY_KERNEL and not machine.kernel_release.startswith(f"{guest.kernel}."):
+        yield f"kernel: {guest.kernel} is declared, but the machine has {machine.kernel_release}"
 
 
 def _lacks(machine: Machine) -> Iterator[str]:

@@ -52,6 +52,13 @@ class Reachable(Protocol):
         """An SSH connection to it, as root, to be used in ``with``."""
 
 
+SUDO = ("sudo", "-n", "--")
+"""How an ordinary user becomes root, for one command and without being asked anything."""
+
+_NO_CACHES = ("env", "PYTHONDONTWRITEBYTECODE=1")
+"""Python as root would put byte code beside its own library where a distribution ships none."""
+
+
 @dataclass(frozen=True)
 class Reached:
     """A machine that a provider reached and the lab did not build."""
@@ -65,8 +72,18 @@ class Reached:
         """The guest's name."""
         return self.guest.name
 
+    @property
+    def is_root(self) -> bool:
+        """Whether its user is root; any other one becomes root with sudo."""
+        return self.address.user == "root"
+
     def remote(self) -> Remote:
         """An SSH connection to it, as root, to be used in ``with``."""
+        become = _NO_CACHES if self.is_root else (*SUDO, *_NO_CACHES)
+        return Remote(self.address, name=self.name, become=become)
+
+    def as_user(self) -> Remote:
+        """An SSH connection to it as the user it is entered as, to be used in ``with``."""
         return Remote(self.address, name=self.name)
 
 

@@ -26,7 +26,10 @@ def address(guest: Guest) -> Address:
             hint="provider ssh needs it",
         )
     port = SSH_PORT if guest.ansible_port is None else guest.ansible_port
-    return Address(guest.ansible_host, port, guest.ansible_user, Path("~/.ssh/known_hosts").expanduser())
+    known_hosts = Path("~/.ssh/known_hosts").expanduser()
+    named = guest.ansible_ssh_private_key_file
+    key = Path(named).expanduser() if named else None
+    return Address(guest.ansible_host, port, guest.ansible_user, known_hosts, key)
 
 
 @contextlib.contextmanager
@@ -37,6 +40,6 @@ def reached(guests: Sequence[Guest], kept: bool = False) -> Iterator[Sequence[Re
     """
     machines = [Reached(guest, address(guest)) for guest in guests]
     for machine in machines:
-        with machine.remote():
+        with machine.as_user():
             pass
     yield machines

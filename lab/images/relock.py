@@ -10,7 +10,7 @@ from lab.matrix import Guest, Matrix
 from lab.steps import step
 from lab.suites import KERNELS, SUITES
 
-_OF_HOSTS = ("tools", "crosscheck", "page-types")
+_OF_HOSTS = ("tools", "crosscheck", "page-types", "sudo")
 
 
 def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
@@ -21,11 +21,14 @@ def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
     hosts = [(recipe, TOOLS_SUITE, host) for host in HOSTS for recipe in (*_OF_HOSTS, *sorted(emulators))]
     # The tools have trixie's.
     hosts += [("python", suite, host) for host in HOSTS for suite in SUITES if suite != TOOLS_SUITE]
-    guests = [each for guest in matrix.guests if guest.provider == "qemu" for each in _of_guest(guest)]
+    guests = [each for guest in matrix.guests for each in _of_guest(guest)]
     return list(dict.fromkeys(hosts + guests))
 
 
 def _of_guest(guest: Guest) -> list[tuple[str, str, str]]:
+    if guest.provider != "qemu":
+        # A machine that is there is only given programs.
+        return [("sysroot", guest.suite, guest.architecture)]
     boots = ARCHITECTURES[guest.architecture].boots_as
     return [
         (guest.libc, guest.suite, guest.architecture),

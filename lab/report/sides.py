@@ -102,11 +102,20 @@ def sides_of(facts: Sequence[Facts]) -> list[Side]:
     return [Side(name, tuple(tell(each) for each in facts)) for name, tell in _FACTS]
 
 
+def image(run: GuestRun) -> str:
+    """What the numbers come from: an image, or what a machine of somebody's says of itself."""
+    return (
+        run.image.key
+        if run.guest.is_built_here
+        else f"none of the lab's: the machine as it is, {run.image.key}"
+    )
+
+
 _ORIGIN: tuple[tuple[str, Callable[[GuestRun], str]], ...] = (
     ("guest", lambda run: run.guest.name),
     ("measured", lambda run: run.probe.created),
     ("accelerator", lambda run: run.accelerator),
-    ("image", lambda run: run.image.key),
+    ("image", image),
     ("deviations from the lock", lambda run: "; ".join(run.image.deviations) or "none"),
     ("provisioned state", lambda run: run.provisioned_key),
     ("commit of the lab", lambda run: run.commit.revision + (", with changes" if run.commit.dirty else "")),

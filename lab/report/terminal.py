@@ -176,6 +176,11 @@ def _circumstances(comparison: Comparison, console: Console) -> None:
         for run in comparison.runs
         for deviation in run.image.deviations
     ]
+    lines += [
+        f"{run.guest.name} is not the lab's own ({run.accelerator}): no check of an image was run there."
+        for run in comparison.runs
+        if not run.guest.is_built_here
+    ]
     console.print()
     for line in lines:
         console.print(Text(line, style="dim"))

@@ -34,6 +34,12 @@ class DeclaredGuest(msgspec.Struct, frozen=True):
     architecture: str
     page_size: int
     suite: str = ""
+    provider: str = "qemu"
+
+    @property
+    def is_built_here(self) -> bool:
+        """Whether the lab built what it runs; it is somebody's machine otherwise."""
+        return self.provider == "qemu"
 
 
 class ImageIdentity(msgspec.Struct, frozen=True):

@@ -21,6 +21,8 @@ class Checked:
     said: str
     error: LabError | None
     could_run: bool
+    not_run: int = 0
+    """Checks that do not apply to a machine."""
 
 
 @dataclass(frozen=True)

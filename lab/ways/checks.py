@@ -29,7 +29,7 @@ class _Outcomes:
         self.given = given
         self.error: LabError | None = None
         self.lines: list[str] = []
-        self.passed = self.failed = 0
+        self.passed = self.failed = self.not_run = 0
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Hand the guests to the fixtures of tests/conftest.py."""
@@ -53,18 +53,28 @@ class _Outcomes:
         return None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the test's name as a sentence, the guest behind it."""
+        """Keep the test's name as a sentence, the guest behind it, and why it was not run if it was not."""
         if report.when != "call" and report.passed:
             return
         sentence, _, guest = report.nodeid.rsplit("::", 1)[-1].partition("[")
         sentence = sentence.removeprefix("test_").replace("_", " ")
         where = f" ({guest.removesuffix(']').replace('-pagefault', ', pagefault')})" if guest else ""
         mark = "[green]✓[/]" if report.passed else "[red]✗[/]"
+        if report.skipped:
+            # What does not apply to a machine is not run, and never looks as if it had been.
+            mark, where = "–", f"{_why_not_run(report)}{where}"
         self.lines.append(f"{mark} {escape(sentence + where)}")
-        if report.passed:
+        if report.skipped:
+            self.not_run += 1
+        elif report.passed:
             self.passed += 1
         else:
             self.failed += 1
+
+
+def _why_not_run(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+    return f": not run: {reason.removeprefix('Skipped: ')}"
 
 
 def of_guest(given: Given, junit: Path) -> Checked:
@@ -90,4 +100,5 @@ def _run(given: Given, junit: Path, *what: str) -> Checked:
         "" if code == pytest.ExitCode.OK else said.getvalue().strip(),
         outcomes.error,
         code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED),
+        outcomes.not_run,
     )

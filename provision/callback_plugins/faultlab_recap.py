@@ -51,9 +51,15 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._changed: list[dict[str, str]] = []
         self._failures: list[dict[str, Any]] = []
+        self._left: list[dict[str, str]] = []
+        self._restored: dict[str, int] = {}
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """Remember what changed something."""
+        """Remember what changed something, and what was put back or could not be."""
+        host, found = result.host.get_name(), result.result
+        if found.get("was_provisioned"):
+            self._restored[host] = len(found["restored"])
+        self._left += [{"host": host, "line": line} for line in found.get("faultlab_left") or ()]
         if result.result.get("changed"):
             self._changed.append({"host": result.host.get_name(), "task": result.task.get_name()})
 
@@ -83,6 +89,7 @@ class CallbackModule(CallbackBase):
             return
         hosts = {host: stats.summarize(host) for host in sorted(stats.processed)}
         recap = {"hosts": hosts, "changed": self._changed, "failures": self._failures}
+        recap |= {"left": self._left, "restored": self._restored}
         draft = Path(f"{file}.{os.getpid()}")
         draft.write_text(json.dumps(recap, indent=2) + "\n")
         draft.replace(file)

@@ -71,10 +71,12 @@ def test_every_optional_key_is_read(tmp_path: Path) -> None:
         ansible_host="192.0.2.1",
         ansible_port=2222,
         ansible_user="student",
+        ansible_ssh_private_key_file="~/.ssh/a board",
     )
     assert (guest.provider, guest.memory_mib, guest.cpus) == ("ssh", 1024, 1)
     assert guest.vagrant == Box("a/b", "1.0")
     assert (guest.ansible_host, guest.ansible_port, guest.ansible_user) == ("192.0.2.1", 2222, "student")
+    assert guest.ansible_ssh_private_key_file == "~/.ssh/a board"
 
 
 ARCHITECTURES = "x86_64, i686, aarch64, armv7l, riscv64, ppc64le, s390x, loongarch64"
@@ -123,6 +125,39 @@ def test_a_guest_reached_by_ssh_needs_a_host(tmp_path: Path) -> None:
         MatrixError, match="guest g: ansible_host: is missing; allowed: a host name or address"
     ):
         loaded(tmp_path, provider="ssh")
+
+
+def a_machine(folder: Path, **changes: Any) -> Guest:
+    return loaded(folder, **({"provider": "ssh", "ansible_host": "h", "suite": Absent} | changes))
+
+
+@pytest.mark.parametrize(
+    ("libc", "version", "suite"),
+    [
+        ("glibc", "2.41", "trixie"),
+        ("glibc", "2.40", "bookworm"),
+        ("glibc", "2.100", "forky"),
+        ("glibc", "2.28", "bullseye"),
+        ("musl", "1.2.4", "bookworm"),
+        ("musl", "1.1.24", "bullseye"),
+    ],
+)
+def test_a_machine_that_is_there_has_the_nearest_suite(
+    tmp_path: Path, libc: str, version: str, suite: str
+) -> None:
+    assert a_machine(tmp_path, libc=libc, libc_version=version).suite == suite
+
+
+def test_a_machine_that_is_there_may_name_another_suite_and_any_kernel(tmp_path: Path) -> None:
+    assert a_machine(tmp_path, suite="bookworm").suite == "bookworm"
+    assert (a_machine(tmp_path).kernel, a_machine(tmp_path, kernel="6.6").kernel) == ("any", "6.6")
+    with pytest.raises(MatrixError, match=r"kernel: 6\.6 is not allowed; allowed: a series in quotes"):
+        a_machine(tmp_path, kernel=6.6)
+
+
+def test_a_guest_that_the_lab_builds_needs_a_suite(tmp_path: Path) -> None:
+    with pytest.raises(MatrixError, match="suite: is missing"):
+        loaded(tmp_path, suite=Absent)
 
 
 def test_a_misspelt_key_is_told_before_what_it_leaves_missing(tmp_path: Path) -> None:

@@ -112,12 +112,12 @@ def test_missing_payload_is_one_line_that_says_how_to_build_it(
         provision([target(tmp_path)], log=tmp_path / "log", strategy=strategy)
     assert (caught.value.where, caught.value.what) == (
         GUEST,
-        f"faultprobe : Find the payload on the controller: {tmp_path} must hold exactly one faultprobe-*.whl "
+        f"payload : Find the payload on the controller: {tmp_path} must hold exactly one faultprobe-*.whl "
         "(it holds 0) and installer.whl; build it with: python -m lab payload --guests "
         f"{GUEST}, and give the folder it prints with -e faultlab_payload=FOLDER",
     )
     assert caught.value.hint == f"log: {tmp_path / 'log'}"
-    assert "TASK [faultprobe : Find the payload on the controller]" in (tmp_path / "log").read_text()
+    assert "TASK [payload : Find the payload on the controller]" in (tmp_path / "log").read_text()
     assert list(runtime.iterdir()) == []
 
 
@@ -125,7 +125,8 @@ def test_missing_payload_is_one_line_that_says_how_to_build_it(
 def test_guest_that_does_not_answer_is_unreachable(
     tmp_path: Path, runtime: Path, closed_port: int, strategy: str
 ) -> None:
-    for name in ("faultprobe-1.whl", "installer.whl"):
+    programs = ("pagefault-demo", "pagefault-demo-static", "micro", "micro-static")
+    for name in ("faultprobe-1.whl", "installer.whl", *programs):
         (tmp_path / name).touch()
     with pytest.raises(Unreachable) as caught:
         provision([target(tmp_path, closed_port)], log=tmp_path / "log", strategy=strategy)

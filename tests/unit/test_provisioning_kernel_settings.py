@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from ansiblemodules import UTILS, load
 
 from lab.paths import PROVISION
 
@@ -18,15 +18,7 @@ LIBRARY = PROVISION / "roles" / "kernel_settings" / "library"
 THP = "/sys/kernel/mm/transparent_hugepage"
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kernel_settings", LIBRARY / "kernel_settings.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kernel_settings = load()
+kernel_settings = load("kernel_settings", "kernel_settings")
 
 
 @pytest.fixture
@@ -51,7 +43,10 @@ def run_module(root: Path, settings: dict[str, object], *options: str) -> dict[s
     command = [sys.executable, "-m", "ansible", "adhoc", "localhost", "-i", "localhost,", "-c", "local"]
     command += ["-e", f"ansible_python_interpreter={sys.executable}", "-M", str(LIBRARY)]
     command += ["-m", "kernel_settings", "-a", arguments, "--tree", str(root / "results"), *options]
-    subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=root)
+    environment = {**os.environ, "ANSIBLE_MODULE_UTILS": str(UTILS)}
+    subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, cwd=root, env=environment
+    )
     result: dict[str, Any] = json.loads((root / "results" / "localhost").read_text())
     return result
 
@@ -142,3 +137,24 @@ def test_failing_module_gives_one_line(root: Path) -> None:
     (root / "proc/sys/vm/overcommit_memory").symlink_to("/dev/null")
     result = run_module(root, {"/proc/sys/vm/overcommit_memory": "0"})
     assert result["msg"] == "/proc/sys/vm/overcommit_memory: set to '0', but the kernel has '' (it was '')"
+
+
+def test_boot_files_hold_each_setting_where_systemd_looks_for_it() -> None:
+    every_size = f"{THP}/hugepages-*kB/enabled"
+    settings = {f"{THP}/enabled": "never", "/proc/sys/vm/overcommit_memory": 0, every_size: "x"}
+    files = kernel_settings.boot_files(settings)
+    assert {path: content.decode().splitlines()[1:] for path, content in files.items()} == {
+        "/etc/sysctl.d/60-faultlab.conf": ["vm/overcommit_memory = 0"],
+        "/etc/tmpfiles.d/faultlab.conf": [
+            f"w {THP}/enabled - - - - never",
+            f"w {THP}/hugepages-*kB/enabled - - - - x",
+        ],
+    }
+
+
+def test_boot_file_is_written_once(tmp_path: Path) -> None:
+    file = tmp_path / "etc" / "sysctl.d" / "60-faultlab.conf"
+    assert kernel_settings.install(str(file), b"x = 1\n") is True
+    assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"x = 1\n", 0o644)
+    assert kernel_settings.install(str(file), b"x = 1\n") is False
+    assert kernel_settings.install(str(file), b"x = 2\n") is True

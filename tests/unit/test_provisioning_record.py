@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-
-from lab.paths import PROVISION
+from ansiblemodules import load
 
 ASLR = "/proc/sys/kernel/randomize_va_space"
 
 
-def load() -> ModuleType:
-    path = PROVISION / "roles" / "record" / "library" / "provisioned_record.py"
-    spec = importlib.util.spec_from_file_location("provisioned_record", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-provisioned_record = load()
+provisioned_record = load("record", "provisioned_record")
 
 
 def setting(before: str | None, after: str | None) -> dict[str, str | None]:

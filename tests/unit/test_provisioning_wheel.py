@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import sysconfig
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from ansiblemodules import load
 
 from lab.build.payload import pack_installer
-from lab.paths import PROVISION
 
-
-def load() -> ModuleType:
-    path = PROVISION / "roles" / "faultprobe" / "library" / "faultprobe_wheel.py"
-    spec = importlib.util.spec_from_file_location("faultprobe_wheel", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-faultprobe_wheel = load()
+faultprobe_wheel = load("faultprobe", "faultprobe_wheel")
 GLIBC = faultprobe_wheel.Machine("glibc", "2.41", "x86_64", (3, 13))
 MUSL = faultprobe_wheel.Machine("musl", "1.2.5", "x86_64", (3, 13))
 MANY = "faultprobe-0.1.0-cp39-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"

@@ -22,7 +22,9 @@ HOSTS: dict[str, dict[str, Any]] = {
     "musl-arm": {"architecture": "aarch64", "libc": "musl", "libc_version": "1.2.5"},
     "glibc-arm-16k": {"architecture": "aarch64", "page_size": 16384},
     "glibc-power": {"architecture": "ppc64le", "page_size": 65536},
+    "board": {"provider": "ssh", "ansible_host": "board.lan"},
 }
+OF_THE_LAB = [name for name in HOSTS if name != "board"]
 USUAL = {
     "libc": "glibc",
     "libc_version": "2.41",
@@ -69,7 +71,10 @@ def names(declared: Matrix, *words: str, host: str = "x86_64") -> list[str]:
         ("--guests=all --pages=16k", ["glibc-arm-16k"]),
         ("--guests=glibc-old,musl --libc=glibc", ["glibc-old"]),
         ("--guests=all --libc=musl", ["musl", "musl-arm"]),
-        ("--arch=all --libc=all --version=all --kernel=all --pages=all", list(HOSTS)),
+        (
+            "--arch=all --libc=all --version=all --kernel=all --pages=all",
+            [name for name in HOSTS if name != "board"],
+        ),
     ],
 )
 def test_an_axis_that_is_not_named_keeps_its_usual_value(
@@ -115,3 +120,10 @@ def test_names_that_lack_the_value_are_told(declared: Matrix) -> None:
 def test_whether_anything_was_named() -> None:
     assert not selection.is_given(parsed("--guests= ", "--arch="))
     assert selection.is_given(parsed("--pages=4k"))
+
+
+def test_somebodys_machine_takes_part_only_when_it_is_meant(declared: Matrix) -> None:
+    assert "board" not in names(declared, "--libc", "glibc", "--version", "all", "--kernel", "all")
+    assert names(declared, "--guests", "board") == ["board"]
+    assert names(declared, "--guests", "board glibc", "--libc", "glibc") == ["board", "glibc"]
+    assert "board" in names(declared, "--guests", "all")

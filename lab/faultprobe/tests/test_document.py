@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any, Callable
 
@@ -76,3 +77,16 @@ def test_what_is_not_a_run_is_refused(made: Any, change: Callable[[Any], None], 
 def test_what_is_no_object_is_refused(wrong: object) -> None:
     with pytest.raises(document.DocumentError, match="schema_version is None"):
         document.check(wrong)
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    # Root could put a file in the place of /dev/null.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        jsontext.write({"a": 1}, str(pipe))
+        assert json.loads(os.read(reader, 100)) == {"a": 1}
+    finally:
+        os.close(reader)
+    assert (pipe.is_fifo(), list(tmp_path.iterdir())) == (True, [pipe])

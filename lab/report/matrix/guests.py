@@ -18,7 +18,7 @@ _COLUMNS: tuple[tuple[str, Callable[[GuestRun], str]], ...] = (
     ("architecture", lambda run: run.probe.facts.architecture),
     ("page size", lambda run: words.size(run.probe.facts.page_size_bytes)),
     ("kernel", lambda run: run.probe.facts.kernel_release),
-    ("image", lambda run: run.image.key),
+    ("image", sides.image),
     ("deviations from the lock", lambda run: "; ".join(run.image.deviations) or "none"),
     ("provisioned state", lambda run: run.provisioned_key),
     ("commit", lambda run: run.commit.revision + (", with changes" if run.commit.dirty else "")),

@@ -26,7 +26,10 @@ def _byte_of_name(escape: re.Match[str]) -> str:
 
 
 def write(document: Any, path: str) -> None:
-    """Writes a document to `path` so that a reader sees all of it or nothing; "-" is standard output."""
+    """Writes a document to `path` so that a reader sees all of it or nothing; "-" is standard output.
+
+    What stands there and is no file (/dev/null, a pipe) is written to: root would replace it otherwise.
+    """
     if path == "-":
         print(dumps(document), end="")
         return
@@ -34,6 +37,9 @@ def write(document: Any, path: str) -> None:
     import tempfile
 
     target = Path(path)
+    if target.exists() and not target.is_file():
+        target.write_text(dumps(document), encoding="utf-8")
+        return
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.originals import ANYTHING, Originals
 
 DOCUMENTATION = r"""
 module: faultprobe_wheel
@@ -240,6 +242,37 @@ def install(wheel: Path, installer: str, folder: Path) -> None:
         sys.path.remove(installer)
 
 
+def recorded(folder: Path) -> list[Path]:
+    """The files of every faultprobe in the folder, with what Python compiled from them."""
+    found = []
+    for information in folder.glob("faultprobe-*.dist-info"):
+        for file in importlib.metadata.PathDistribution(information).files or []:
+            path = Path(os.path.normpath(folder / file))
+            found.append(path)
+            if path.suffix == ".py":
+                found.append(Path(importlib.util.cache_from_source(str(path))))
+    return found
+
+
+def keep_originals(wheel: Path, folder: Path) -> None:
+    """Record what is there now of all that an installation writes or removes."""
+    ours: dict[str, list[str]] = {str(path): [] for path in recorded(folder)}
+    ours.update({str(path): [] for path in wheel.parent.glob("faultprobe-*.whl")})
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.endswith("/"):
+                continue
+            path = folder / name
+            known = hashlib.sha256(archive.read(name)).hexdigest()
+            ours[str(path)] = [ANYTHING if name.endswith(".dist-info/RECORD") else known]
+            if path.suffix == ".py":
+                ours[importlib.util.cache_from_source(str(path))] = [ANYTHING]
+            if name.endswith(".dist-info/METADATA"):
+                ours[str(path.with_name("INSTALLER"))] = [ANYTHING]
+    ours[str(Path(sysconfig.get_paths()["scripts"], "faultprobe"))] = [ANYTHING]
+    Originals().keep(ours)
+
+
 def remove_other_wheels(wheel: Path) -> list[Path]:
     """Remove the wheels of earlier runs that lie beside this one."""
     others = [path for path in wheel.parent.glob("faultprobe-*.whl") if path != wheel]
@@ -264,6 +297,7 @@ def main() -> None:
         wheel.unlink()
         module.fail_json(msg=str(error), faultlab_error="wrong_wheel")
     folder = packages_folder()
+    keep_originals(wheel, folder)
     changed = bool(remove_other_wheels(wheel))
     try:
         if not is_installed(wheel, folder):
@@ -271,7 +305,7 @@ def main() -> None:
             changed = True
     except (OSError, ValueError, ImportError, zipfile.BadZipFile) as error:
         module.fail_json(msg=f"cannot install {wheel.name}: {error}")
-    command = [sys.executable, "-m", "faultprobe", "--version"]
+    command = [sys.executable, "-B", "-m", "faultprobe", "--version"]
     status, version, complaint = module.run_command(command, cwd="/")
     if status != 0:
         last = (complaint.strip().splitlines() or ["no output"])[-1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.originals import Originals, write_whole
+from ansible.module_utils.originals import read_setting as read
 
 DOCUMENTATION = r"""
 module: kernel_settings
@@ -15,6 +17,8 @@ description:
   - Compares each file with its wanted value, writes only what differs, and reads it back.
   - A file that this kernel does not have is reported as absent and is no error.
   - Fails when a value is refused or does not take.
+  - Where systemd runs the machine, writes the settings to F(/etc/sysctl.d) and F(/etc/tmpfiles.d), too.
+  - Records the values before the first change (module_utils/originals.py).
 options:
   settings:
     description: >-
@@ -41,7 +45,7 @@ settings:
   returned: always
   type: dict
 changes:
-  description: One line for each file that was changed.
+  description: One line for each setting and each file that was changed.
   returned: always
   type: list
 systemd:
@@ -50,21 +54,13 @@ systemd:
   type: bool
 """
 
-_CHOSEN = re.compile(r"\[([^\]]*)\]")
+SYSCTL = "/etc/sysctl.d/60-faultlab.conf"
+TMPFILES = "/etc/tmpfiles.d/faultlab.conf"
+_BEGINNING = "# Written by faultlab (role kernel_settings): settings that decide page-fault counts.\n"
 
 
 class NotTakenError(Exception):
     """A wanted value was refused, or the kernel kept another one."""
-
-
-def read(path: Path) -> str:
-    """The value in force; of a list of choices such as ``always [madvise] never`` the one in brackets.
-
-    Raises OSError.
-    """
-    text = path.read_text().strip()
-    chosen = _CHOSEN.search(text)
-    return chosen.group(1) if chosen else text
 
 
 def expand(settings: dict[str, Any], root: Path) -> dict[str, str]:
@@ -101,6 +97,31 @@ def apply(path: Path, name: str, wanted: str, *, dry: bool) -> dict[str, str | N
     return {"wanted": wanted, "before": before, "after": after}
 
 
+def boot_files(settings: dict[str, Any]) -> dict[str, bytes]:
+    """What systemd is told, so that it sets them again when the machine boots, by path.
+
+    What lies in /proc/sys goes through sysctl.d, all else (with its wildcards) through tmpfiles.d.
+    """
+    sysctl, tmpfiles = [_BEGINNING], [_BEGINNING]
+    for path, value in sorted(settings.items()):
+        if path.startswith("/proc/sys/"):
+            sysctl.append(f"{path[len('/proc/sys/') :]} = {value}\n")
+        else:
+            tmpfiles.append(f"w {path} - - - - {value}\n")
+    return {SYSCTL: "".join(sysctl).encode(), TMPFILES: "".join(tmpfiles).encode()}
+
+
+def install(path: str, content: bytes) -> bool:
+    """Write a file of root's that all may read, unless it is there already; whether it was not."""
+    file = Path(path)
+    if file.is_file() and file.read_bytes() == content:
+        return False
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_whole(file, content)
+    file.chmod(0o644)
+    return True
+
+
 def main() -> None:
     """Run as Ansible calls it."""
     module = AnsibleModule(
@@ -111,9 +132,16 @@ def main() -> None:
         supports_check_mode=True,
     )
     root = Path(module.params["root"])
+    # A guest of the lab comes back from a snapshot with its settings; an ordinary machine reboots.
+    systemd = Path("/run/systemd/system").is_dir()
+    files = boot_files(module.params["settings"]) if systemd and root == Path("/") else {}
+    expanded = expand(module.params["settings"], root)
+    if not module.check_mode and root == Path("/"):
+        hashes = {path: [hashlib.sha256(content).hexdigest()] for path, content in files.items()}
+        Originals().keep(hashes, settings=expanded)
     settings: dict[str, dict[str, str | None]] = {}
     changes: list[str] = []
-    for name, wanted in expand(module.params["settings"], root).items():
+    for name, wanted in expanded.items():
         try:
             setting = apply(root / name.lstrip("/"), name, wanted, dry=module.check_mode)
         except NotTakenError as error:
@@ -121,12 +149,9 @@ def main() -> None:
         settings[name] = setting
         if setting["before"] != setting["after"]:
             changes.append(f"{name}: {setting['before']} -> {setting['after']}")
-    module.exit_json(
-        changed=bool(changes),
-        changes=changes,
-        settings=settings,
-        systemd=Path("/run/systemd/system").is_dir(),
-    )
+    if not module.check_mode:
+        changes += [f"{path}: written" for path, content in files.items() if install(path, content)]
+    module.exit_json(changed=bool(changes), changes=changes, settings=settings, systemd=systemd)
 
 
 if __name__ == "__main__":
