@@ -138,3 +138,11 @@ def test_a_32_bit_userland_is_told_to_see_a_32_bit_machine() -> None:
     assert values(argv, "-append") == [
         "root=/dev/vda rw console=ttyS0 panic=-1 quiet mitigations=off faultlab.personality=linux32"
     ]
+
+
+def test_a_kernel_is_told_what_its_machine_lacks() -> None:
+    (words,) = values(guest_command(spec("loongarch64", 16384), FILES, TOKEN), "-append")
+    assert "console=ttyS0" in words.split()
+    assert "initcall_blacklist=i8042_init" in words.split()
+    (others,) = values(guest_command(spec("riscv64"), FILES, TOKEN), "-append")
+    assert "i8042" not in others
