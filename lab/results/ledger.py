@@ -39,6 +39,14 @@ class BillLine(msgspec.Struct, frozen=True):
     neighbours: int
 
 
+class CodeLine(msgspec.Struct, frozen=True):
+    """Faults of the instructions of one function, or of what has no name in one object."""
+
+    object: str
+    symbol: str
+    faults: int
+
+
 class UntrappedLine(msgspec.Struct, frozen=True):
     """Faults the kernel took without a trap, and the system call that asked for them."""
 
@@ -123,3 +131,4 @@ class Ledger(msgspec.Struct, frozen=True):
     untrapped: tuple[UntrappedLine, ...]
     unexplained_pages: int
     map_disagreements: int
+    code: tuple[CodeLine, ...] = ()

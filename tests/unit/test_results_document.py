@@ -69,6 +69,7 @@ def schema_version(module: str) -> int:
         ("ledger/schema", "PhaseLedger", ledger.PhaseLedger),
         ("ledger/schema", "CauseLine", ledger.CauseLine),
         ("ledger/schema", "BillLine", ledger.BillLine),
+        ("ledger/schema", "CodeLine", ledger.CodeLine),
         ("ledger/schema", "UntrappedLine", ledger.UntrappedLine),
         ("ledger/schema", "Verdict", ledger.Verdict),
         ("ledger/schema", "Totals", ledger.Totals),
