@@ -72,12 +72,9 @@ arch/powerpc/kernel/hw_breakpoint.c). It is known all the same where main's firs
 """
 
 
-def why_main_may_be_unknown(run: GuestRun, build: Build) -> str | None:
+def why_main_may_be_unknown(run: GuestRun) -> str | None:
     """Why libc's start-up need not be told from the program; None where it must be."""
-    architecture, libc = run.probe.facts.architecture, run.probe.facts.libc.family
-    if architecture == "armv7l" and libc == "glibc" and build.is_static:
-        return "the entry point is Debian's Thumb code, at an odd address, where no breakpoint is accepted"
-    return WITHOUT_BREAKPOINTS.get(architecture)
+    return WITHOUT_BREAKPOINTS.get(run.probe.facts.architecture)
 
 
 def of(runs: Sequence[GuestRun], build: Build) -> tuple[StartUp | None, ...]:

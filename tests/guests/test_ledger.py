@@ -9,7 +9,6 @@ from lab.results import startup
 from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine, Ledger, MeasuredLedger
 from lab.results.mirror import ProbeRun
-from lab.results.rules import Build
 
 
 def told(lines: tuple[CauseLine, ...]) -> int:
@@ -67,7 +66,7 @@ def test_the_stages_of_start_up_add_up(measured: GuestRun, program: str) -> None
     direct = measured.traces[program].direct
     (image,) = direct.images
     # Where main cannot be told, libc's start-up is part of the program's share, and there is a reason for it.
-    assert image.libc is not None or startup.why_main_may_be_unknown(measured, Build(program)) is not None
+    assert image.libc is not None or startup.why_main_may_be_unknown(measured) is not None
     stages = image.exec + image.exec_untrapped + image.loader + (image.libc or 0) + image.program
     assert stages == direct.totals.rise_minor + direct.totals.rise_major
     # Only a dynamic program has a loader, and memset's pages are the program's own.
