@@ -47,6 +47,14 @@ def libc():
     told = subprocess.run([files[0]], stderr=subprocess.PIPE).stderr.decode()
     return "musl", "".join(re.findall(r"Version (\S+)", told)[:1])
 
+def unsettable(name):
+    # Opened for writing and not written to: a kernel that is locked down refuses that already.
+    try:
+        os.close(os.open(name, os.O_WRONLY))
+    except OSError as error:
+        return error.strerror
+    return ""
+
 architecture = platform.machine()
 if struct.calcsize("P") == 4:
     # A 32-bit userland under a 64-bit kernel: uname(2) tells of the kernel.
@@ -62,6 +70,7 @@ json.dump({
     "python": list(sys.version_info[:3]),
     "same_python": os.path.realpath(sys.executable) == os.path.realpath(sys.argv[1]),
     "executable": sys.executable,
+    "debugfs": unsettable("/sys/kernel/debug/fault_around_bytes"),
     "kernel_release": os.uname().release,
     "kernel_version": os.uname().version,
     "system": name.group(1) if name else "",
@@ -72,7 +81,7 @@ json.dump({
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine says of itself. ``page_size`` is in bytes."""
+    """What a machine says of itself. ``page_size`` is in bytes; ``debugfs`` is why it cannot be used."""
 
     architecture: str
     libc: str
@@ -81,6 +90,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     python: tuple[int, int, int]
     same_python: bool
     executable: str
+    debugfs: str
     kernel_release: str
     kernel_version: str
     system: str
@@ -160,5 +170,10 @@ def _lacks(machine: Machine) -> Iterator[str]:
     version = ".".join(map(str, machine.python))
     if machine.python[:2] < LOWEST_PYTHON:
         yield f"its Python is {version}, but faultprobe needs {'.'.join(map(str, LOWEST_PYTHON))}"
+    if machine.debugfs:
+        yield (
+            f"/sys/kernel/debug/fault_around_bytes cannot be set ({machine.debugfs}): without it nothing is "
+            "predicted; debugfs must be mounted, and the kernel not locked down"
+        )
     if not machine.same_python:
         yield f"python3 on its PATH is {machine.executable}, but Ansible sets up {_INTERPRETER}"

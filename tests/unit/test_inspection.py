@@ -27,6 +27,7 @@ MACHINE = Machine(
     python=(3, 9, 2),
     same_python=True,
     executable="/usr/bin/python3",
+    debugfs="",
     kernel_release="6.6.31-v8+",
     kernel_version="#1 SMP",
     system="Debian GNU/Linux 13 (trixie)",
@@ -66,6 +67,11 @@ def test_machine_that_is_as_declared() -> None:
         ({"libc_version": "2.36"}, "libc_version: 2.41 is declared, but the machine has 2.36"),
         ({"page_size": 16384}, "page_size: 4096 is declared, but the machine has 16384"),
         ({"python": (3, 8, 10)}, "its Python is 3.8.10, but faultprobe needs 3.9"),
+        (
+            {"debugfs": "Operation not permitted"},
+            "/sys/kernel/debug/fault_around_bytes cannot be set (Operation not permitted): without it nothing is "
+            "predicted; debugfs must be mounted, and the kernel not locked down",
+        ),
         (
             {"same_python": False, "executable": "/usr/local/bin/python3"},
             "python3 on its PATH is /usr/local/bin/python3, but Ansible sets up /usr/bin/python3",
