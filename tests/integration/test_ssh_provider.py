@@ -343,7 +343,7 @@ def test_all_is_as_it_was_but_what_its_owner_changed(
     mine = "/usr/local/lib/faultlab/micro"
     board.root.succeed(f"echo mine > {mine}; echo 1 > /proc/sys/vm/overcommit_memory")
     done = board.lab("leave", NAME)
-    assert done.returncode == 32
+    assert done.returncode == 35
     assert f"{mine} is not what faultlab put there" in done.stderr
     assert "/proc/sys/vm/overcommit_memory is 1, which faultlab did not set" in done.stderr
     after = board.tree()

@@ -69,8 +69,8 @@ def test_machine_that_is_as_declared() -> None:
         ({"python": (3, 8, 10)}, "its Python is 3.8.10, but faultprobe needs 3.9"),
         (
             {"debugfs": "Operation not permitted"},
-            "/sys/kernel/debug/fault_around_bytes cannot be set (Operation not permitted): without it nothing "
-            "is predicted; debugfs must be mounted, and the kernel not locked down",
+            "/sys/kernel/debug/fault_around_bytes cannot be set (Operation not permitted): without it "
+            "nothing is predicted; debugfs must be mounted, and the kernel not locked down",
         ),
         (
             {"same_python": False, "executable": "/usr/local/bin/python3"},
