@@ -40,7 +40,10 @@ GOLDEN = paths.REPOSITORY / "tests" / "golden" / "lazy-malloc" / "runs" / "glibc
 """A run of a guest of the lab's own."""
 SKIPPED = ("/proc", "/sys", "/dev", "/tmp", "/run", "/var/log")
 SETTINGS = ("/sys/kernel/mm/transparent_hugepage", "/proc/sys/kernel", "/proc/sys/vm")
-OF_ITSELF = re.compile(r"random/|/pty/nr|ns_last_pid|/stat_refresh|drop_caches|compact_memory|khugepaged")
+OF_ITSELF = re.compile(
+    r"random/|/pty/nr|ns_last_pid|/stat_refresh|drop_caches|compact_memory|khugepaged|perf_event_max_sample_rate"
+)
+"""What the kernel itself changes, or that is a command and no setting."""
 
 
 @dataclass(frozen=True)
