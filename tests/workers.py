@@ -27,7 +27,7 @@ COMPARING = ("tests/integration/test_cross_checks.py", "tests/integration/test_m
 """Modules that borrow the same 20 MB of tools, which take longest to be copied to a guest."""
 
 SHARED = ("acceleration", "apt", "downloads", "keys", "resolved", "store", "zig")
-"""All that the lab keeps in its cache but for ``running``, ``logs`` and the lock."""
+"""All that the lab keeps in its cache but for what runs, logs, times and the lock."""
 
 _FOLDER = "workers"
 
