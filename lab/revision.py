@@ -8,6 +8,10 @@ import os
 import subprocess
 
 from lab import paths
+from lab.images.store import tree_digest
+
+_PARTS = ("lab", "tests", "inventory", "provision")
+"""What decides how and what is measured."""
 
 
 @functools.cache
@@ -21,6 +25,10 @@ def revision() -> str:
 def source() -> str:
     """The same, and for a changed tree a hash of its changes: labs with one source measure alike."""
     named = revision()
+    if named == "unknown":
+        # A copy without its history is known by its files.
+        trees = [tree_digest(paths.REPOSITORY / part) for part in _PARTS]
+        return f"{named}-{hashlib.sha256(''.join(trees).encode()).hexdigest()[:12]}"
     if not named.endswith("-dirty"):
         return named
     changes = hashlib.sha256(_git("diff", "HEAD", "--binary", "--no-ext-diff"))

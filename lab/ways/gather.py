@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from lab.guests import processes
 from lab.results import store
 from lab.results.store import Result
 from lab.ways import junit
@@ -14,21 +17,39 @@ from lab.ways.arrived import Arrived
 FOLDER = ".ways"
 """Where the ways' folders lie in a result until it is put together; reports look at no such name."""
 
+_OWNER = ".owner"
+"""Pid and birth of the command that these ways belong to."""
+
 _KINDS = ("runs", "transcripts")
 
 
 @contextlib.contextmanager
 def begun() -> Iterator[Result]:
-    """A new result for ways to be taken in; when that is interrupted, nothing is left of it."""
+    """A new result for ways to be taken in; when that is interrupted, nothing is left of it.
+
+    What commands left that were killed at it goes now.
+    """
     result = store.begin()
+    for abandoned in result.path.parent.glob(f"*/{FOLDER}"):
+        if not _is_owned(abandoned):
+            clear(Result(abandoned.parent))
     try:
+        (result.path / FOLDER).mkdir()
+        own = os.getpid()
+        (result.path / FOLDER / _OWNER).write_text(f"{own} {processes.birth(own)}")
         yield result
     except BaseException:
         clear(result)
-        # Not empty only when somebody else put something there.
-        with contextlib.suppress(OSError):
-            result.path.rmdir()
         raise
+
+
+def _is_owned(folder: Path) -> bool:
+    """Whether the command lives that these ways belong to, or is just beginning them."""
+    try:
+        pid, born = (folder / _OWNER).read_text().split()
+    except (FileNotFoundError, ValueError):
+        return not list(folder.glob("*/"))
+    return processes.is_alive(int(pid), born)
 
 
 def gather(result: Result, guests: Sequence[str]) -> None:
@@ -51,5 +72,7 @@ def write_junit(result: Result, arrived: Mapping[str, Arrived]) -> None:
 
 
 def clear(result: Result) -> None:
-    """Remove the ways' folders."""
+    """Remove the ways' folders, and the result's where nothing else is in it."""
     shutil.rmtree(result.path / FOLDER, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        result.path.rmdir()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from lab.errors import BootFailed
+from lab.guests import processes
+from lab.results import store
 from lab.results.store import Result
 from lab.ways import gather
 from lab.ways.arrived import Arrived, Checked
@@ -58,3 +63,25 @@ def test_what_the_ways_left_comes_to_its_place_and_what_is_half_written_does_not
     gather.clear(Result(tmp_path))
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"runs/a.json", "transcripts/a-demo.txt"}
+
+
+def test_what_a_killed_command_left_is_removed_by_the_next_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.begin, "__defaults__", (tmp_path,))
+    dead, half, alive = (tmp_path / f"20260101T00000{number}Z-0000" for number in range(3))
+    for folder in (dead, half, alive):
+        (folder / gather.FOLDER / "guest" / "runs").mkdir(parents=True)
+    own = os.getpid()
+    (dead / gather.FOLDER / ".owner").write_text(f"{own} another-boot:1")
+    (half / gather.FOLDER / ".owner").write_text(f"{own} another-boot:1")
+    (half / "junit.xml").write_text("kept")
+    (alive / gather.FOLDER / ".owner").write_text(f"{own} {processes.birth(own)}")
+    with pytest.raises(KeyboardInterrupt), gather.begun() as result:
+        assert (result.path / gather.FOLDER / ".owner").exists()
+        raise KeyboardInterrupt
+    assert sorted(tmp_path.iterdir()) == [half, alive]
+    assert [[each.name for each in folder.iterdir()] for folder in (half, alive)] == [
+        ["junit.xml"],
+        [gather.FOLDER],
+    ]
