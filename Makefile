@@ -34,6 +34,7 @@ else
 lab: export FAULTLAB_CMD := $(value CMD)
 lab: export FAULTLAB_FILES := $(value FILES)
 lab: environment ## With CMD="./prog-{libc} input" FILES="prog-{libc} input": trace your program in every guest.
+	$(if $(SCHEDULER),$(error faultlab: SCHEDULER is not for CMD: a program of yours is traced on this machine))
 	@$(LAB) trace $(SELECTED) --from "$(FROM)" --files "$$FAULTLAB_FILES" \
 	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TIMEOUT),--timeout $(TIMEOUT)) -- "$$FAULTLAB_CMD"
 endif
