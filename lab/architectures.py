@@ -21,7 +21,8 @@ class Hardware:
     devices (``virtio-blk-pci``). ``generation_id`` says that the machine can tell its kernel that it was
     restored from a snapshot (a vmgenid device), whereupon the kernel reseeds its random numbers. Memory is a
     multiple of ``memory_step_mib``. ``most_cpus`` are the processors with which a snapshot can be restored.
-    ``words`` go on the kernel's command line.
+    ``firmware`` is a Debian package and the file in its folder below ``usr/share`` that the machine starts
+    with, where its kernel wants to be told by firmware what there is.
     """
 
     package: str
@@ -33,7 +34,7 @@ class Hardware:
     generation_id: bool = False
     memory_step_mib: int = 1
     most_cpus: int = 64
-    words: tuple[str, ...] = ()
+    firmware: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -242,8 +243,8 @@ _ALL = (
             machine="virt",
             cpu="la464",
             console="ttyS0",
-            # The kernel looks for a PC's keyboard at a port that this machine does not have, and panics.
-            words=("initcall_blacklist=i8042_init",),
+            # Debian's kernel finds the PCI bus by ACPI only, and without it a keyboard that is not there.
+            firmware=("qemu-efi-loongarch64", "QEMU_EFI.fd"),
         ),
         kernels={16 * KIB: "linux-image-loong64"},
         absent={

@@ -43,6 +43,9 @@ def base_command(emulated: Hardware, accelerator: Accelerator, memory_mib: int, 
         "-smp",
         str(cpus),
     ]
+    if emulated.firmware:
+        _, file = emulated.firmware
+        argv += ["-bios", file]
     return argv
 
 
@@ -66,7 +69,7 @@ def kernel_words(guest: Guest, append: str = "") -> list[str]:
         # Emulated, the returns and page table switches that keep secrets from other programs take a fifth of
         # the time. They change no count, and a guest has no secrets.
         words.append("mitigations=off")
-    return [*words, *known.hardware.words, *personality, *append.split()]
+    return [*words, *personality, *append.split()]
 
 
 def _disk(name: str, node: dict[str, object], bus: str, serial: str = "") -> list[str]:

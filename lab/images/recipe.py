@@ -94,7 +94,8 @@ def _of_architectures() -> dict[str, dict[str, Lists]]:
     found = {}
     for architecture in ARCHITECTURES.values():
         package = architecture.hardware.package
-        found[package] = {"": Lists(with_dependencies=(package,))}
+        firmware = architecture.hardware.firmware
+        found[package] = {"": Lists(with_dependencies=(package,), alone=firmware[:1] if firmware else ())}
         if architecture.kernel_of:
             continue
         for page_size, meta in architecture.kernels.items():

@@ -57,8 +57,10 @@ class Tools:
         ]
         argv = [str(self._loader(host.loader)), "--library-path", ":".join(map(str, folders)), str(path)]
         if program.startswith("qemu-system-"):
-            for share in ("usr/share/qemu", "usr/share/seabios"):
-                argv += ["-L", str(self.root / share)]
+            firmwares = (each.hardware.firmware for each in ARCHITECTURES.values())
+            packages = [firmware[0] for firmware in firmwares if firmware]
+            for share in ("qemu", "seabios", *packages):
+                argv += ["-L", str(self.root / "usr/share" / share)]
         return argv
 
 
