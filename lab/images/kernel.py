@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import shutil
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,31 +92,6 @@ def _image(tree: Path, chosen: PackageSet) -> tuple[Path, str]:
     raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
 
 
-_DECOMPRESS = (
-    "import sys; from compression import zstd;"
-    "source, target, start, size = sys.argv[1:];"
-    "data = open(source, 'rb').read()[int(start):][:int(size)];"
-    "open(target, 'wb').write(zstd.ZstdDecompressor().decompress(data))"
-)
-
-
-def _copy_image(image: Path, target: Path, log: Path) -> None:
-    """Put a kernel's image where QEMU 10 can load it from.
-
-    It unpacks a compressed EFI image (drivers/firmware/efi/libstub/zboot-header.S: its mark, and at bytes 8,
-    12 and 24 the payload's place, size and format), but not one in zstd's format, as loong64's is. The Python
-    of Debian 14 can.
-    """
-    head = image.read_bytes()[:32]
-    if head[4:8] != b"zimg" or head[24:].rstrip(b"\0") != b"zstd":
-        shutil.copyfile(image, target)
-        return
-    start, size = struct.unpack_from("<II", head, 8)
-    arguments = [str(image), str(target), str(start), str(size)]
-    command = [*tools.python("forky"), "-I", "-c", _DECOMPRESS, *arguments]
-    run(command, what=f"Decompress {image.name}", log=log)
-
-
 def _check_series(release: str, series: str, chosen: PackageSet) -> None:
     if not release.startswith(f"{series}."):
         raise BuildFailed(
@@ -144,7 +118,7 @@ def _build(folder: Path, chosen: PackageSet, series: str, bus: str) -> None:
             files[f"modules/{name}"] = (0o644, _content(module))
             names.append(name)
         files["modules/order"] = (0o644, "".join(f"{name}\n" for name in names).encode())
-        _copy_image(image, folder / "kernel", log)
+        shutil.copyfile(image, folder / "kernel")
         cpio.write(folder / "initrd", files)
         (folder / "release").write_text(release)
         shutil.rmtree(tree)

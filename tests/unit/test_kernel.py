@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import BuildFailed
-from lab.images import tools
 from lab.images.fetch import PackageSet
-from lab.images.kernel import _check_series, _copy_image, _has, _image, init_files, modules
+from lab.images.kernel import _check_series, _has, _image, init_files, modules
 
 
 def test_a_kernel_of_another_series_is_refused() -> None:
@@ -51,26 +50,3 @@ def test_a_module_counts_as_there_when_it_is_loadable_or_built_in(tmp_path: Path
     (tmp_path / "modules.builtin").write_text("kernel/drivers/virtio/virtio.ko\n")
     found = [_has(tmp_path, name) for name in ("ext4", "virtio", "virtio_ccw")]
     assert found == [True, True, False]
-
-
-def test_an_image_that_is_no_zstd_is_copied_as_it_is(tmp_path: Path) -> None:
-    for name, content in (("gzip", zboot(b"gzip", b"x")), ("elf", b"\x7fELF" + bytes(60))):
-        (tmp_path / name).write_bytes(content)
-        _copy_image(tmp_path / name, tmp_path / "kernel", tmp_path / "log")
-        assert (tmp_path / "kernel").read_bytes() == content
-
-
-def test_what_qemu_cannot_unpack_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools, "python", lambda suite: [str(tmp_path / f"python-{suite}")])
-    (tmp_path / "python-forky").write_text('#!/bin/sh\nshift 3\necho "$1 $2 $3 $4" >"$2"\n')
-    (tmp_path / "python-forky").chmod(0o755)
-    image = tmp_path / "vmlinuz"
-    image.write_bytes(zboot(b"zstd", b"payload"))
-    _copy_image(image, tmp_path / "kernel", tmp_path / "log")
-    assert (tmp_path / "kernel").read_text().split() == [str(image), str(tmp_path / "kernel"), "64", "7"]
-
-
-def zboot(form: bytes, payload: bytes) -> bytes:
-    """A compressed EFI image."""
-    head = b"MZ\0\0zimg" + (64).to_bytes(4, "little") + len(payload).to_bytes(4, "little")
-    return (head.ljust(24, b"\0") + form).ljust(64, b"\0") + payload
