@@ -1,9 +1,9 @@
 """Has the workers of pytest-xdist share what is built, each with running guests of its own.
 
-A plugin for ``make test`` (``-p tests.workers``). Before the workers start, everything that the guests need is
-built once, with its progress shown. Each worker then has a cache of its own, made of links to the shared one:
-only what belongs to running guests is apart. Tests are handed out module by module, in the order of
-collection, so that what a module shares is made once.
+A plugin for ``make test`` (``-p tests.workers``). Before the workers start, all that the guests need is
+built, with its progress shown. Each worker then has a cache of its own, made of links to the shared one: only
+what belongs to running guests is apart. Tests are handed out module by module, in the order of collection,
+so that what a module shares is made once.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ SpecMaker = Callable[..., Spec]
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start: where it is ignored, as in a background job, children inherit that."""
+    """Let Ctrl-C reach what the tests start: they inherit that it is ignored, as in a background job."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
