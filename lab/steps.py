@@ -25,6 +25,9 @@ from rich.text import Text
 
 from lab.errors import GivenUp
 
+NOTICEABLE = 0.05
+"""Seconds from which on the end of a step is worth a line."""
+
 ANNOUNCE_AFTER = 2.0
 """Seconds after which a step that is still running is announced in a log."""
 
@@ -215,7 +218,7 @@ def step(name: str, *, stage: str | None = None) -> Iterator[None]:
         raise
     else:
         _end(this)
-        if this.seconds() >= 0.05 and not _forward:
+        if this.seconds() >= NOTICEABLE and not _forward:
             _print(f"{this.indent()}[green]✓[/] {escape(name)} [dim]{this.seconds():.1f} s[/]")
     finally:
         _current.reset(token)

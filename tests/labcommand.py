@@ -15,7 +15,7 @@ from typing import Any
 
 from lab import paths
 
-OWN = ("running", "in-use", "logs", "ways", "dask", "times.json")
+OWN = ("running", "in-use", "logs", "ways", "dask", "times.json", "workers")
 """What each cache needs for itself; all else is shared, so that nothing is built again."""
 
 GUEST = f"musl-1.2.5-{platform.machine()}"
@@ -39,7 +39,7 @@ def lab(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
 
@@ -59,7 +59,7 @@ def running_lab(environment: dict[str, str], *arguments: str) -> Iterator[subpro
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
 
 
 def state_of(environment: dict[str, str]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def state_of(environment: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def qemu_of(environment: dict[str, str], deadline: float = 120) -> tuple[int, str]:
+def qemu_of(environment: dict[str, str], deadline: float = 300) -> tuple[int, str]:
     """Process number and birth of the guest's QEMU, once the guest is ready."""
     until = time.monotonic() + deadline
     while time.monotonic() < until:

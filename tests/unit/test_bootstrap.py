@@ -63,7 +63,7 @@ class Host:
     def run(self, *arguments: str) -> tuple[int, str]:
         """Its exit status and what it said; nothing may go to its standard output."""
         started = self.start(*arguments)
-        output, messages = started.communicate(timeout=30)
+        output, messages = started.communicate(timeout=120)
         assert output == ""
         return started.returncode, messages
 
@@ -216,7 +216,7 @@ def test_a_broken_environment_is_replaced(host: Host) -> None:
 def test_two_at_once_make_it_once(host: Host) -> None:
     host.write("slow")
     both = [host.start(), host.start()]
-    said = sorted(each.communicate(timeout=30)[1] for each in both)
+    said = sorted(each.communicate(timeout=120)[1] for each in both)
     assert [each.returncode for each in both] == [0, 0]
     assert said == ["", "• Install system packages: make gcc\n" + MAKES.format(host.root)]
     assert host.calls()[2:] == ["venv", "pip"]

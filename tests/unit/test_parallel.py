@@ -30,18 +30,19 @@ def test_nothing_to_do_gives_nothing() -> None:
 
 
 def test_all_run_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=10)
+    meeting = threading.Barrier(3, timeout=60)
     assert sorted(in_parallel(lambda _: meeting.wait(), range(3))) == [0, 1, 2]
 
 
 def test_no_more_run_at_once_than_asked_for() -> None:
     running: list[int] = []
     most: list[int] = []
+    meeting = threading.Barrier(2, timeout=60)
 
     def watch(number: int) -> None:
         running.append(number)
         most.append(len(running))
-        time.sleep(0.02)
+        meeting.wait()
         running.remove(number)
 
     in_parallel(watch, range(6), at_once=2)
@@ -49,7 +50,7 @@ def test_no_more_run_at_once_than_asked_for() -> None:
 
 
 def test_the_first_error_ends_what_the_others_wait_for() -> None:
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=60)
     seen: list[type[BaseException] | str] = []
 
     def wait_or_fail(fails: bool) -> None:
@@ -79,7 +80,7 @@ def test_the_first_error_ends_the_commands_of_the_others(tmp_path: Path) -> None
     started = time.monotonic()
     with pytest.raises(BuildFailed, match=r"^sleep 0\.3; exit 3: sh ended with status 3"):
         in_parallel(build, ["sleep 0.3; exit 3", f"sleep 60; touch {ended}", "sleep 60"])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     assert not ended.exists()
 
 
@@ -109,7 +110,7 @@ def test_giving_up_reaches_commands_of_nested_work(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(ValueError, match="first"):
         in_parallel(outer, [0, 1])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
 
 
 def test_an_error_handled_inside_leaves_the_others_alone(tmp_path: Path) -> None:
@@ -139,12 +140,12 @@ in_parallel(build, [1, 2])
 """
     child = subprocess.Popen([sys.executable, "-c", program], cwd=paths.REPOSITORY, stderr=subprocess.PIPE)
     with child:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not (tmp_path / "1").exists() or not (tmp_path / "2").exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         interrupted = time.monotonic()
         child.send_signal(signal.SIGINT)
-        _, messages = child.communicate(timeout=20)
-    assert time.monotonic() - interrupted < 10
+        _, messages = child.communicate(timeout=60)
+    assert time.monotonic() - interrupted < 50
     assert messages.decode().rstrip().endswith("KeyboardInterrupt")

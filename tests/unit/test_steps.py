@@ -46,7 +46,8 @@ def test_steps_are_printed_at_their_end_and_indented_by_depth(lines: Lines) -> N
     assert lines() == ["  ✓ Fetch T", "    ✓ Read T", "  ✓ Unpack T", "✓ Build T"]
 
 
-def test_a_step_without_a_noticeable_time_is_silent(lines: Lines) -> None:
+def test_a_step_without_a_noticeable_time_is_silent(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "NOTICEABLE", 60.0)
     with step("Nothing to do"):
         pass
     assert lines() == []
@@ -104,7 +105,7 @@ def test_in_a_log_a_long_step_is_announced_and_gives_signs_of_life(
     monkeypatch.setattr(steps, "ANNOUNCE_AFTER", 0.1)
     monkeypatch.setattr(steps, "HEARTBEAT", 0.1)
     with step("Build"), step("Compile"):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(lines()) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
     # The step around it was named once; only the innermost one repeats itself.
@@ -136,10 +137,11 @@ def test_a_failure_in_a_thread_is_told_once_and_the_given_up_part_as_stopped(lin
 
 def test_on_a_terminal_running_steps_are_shown_live(terminal: io.StringIO) -> None:
     with step("Compile"):
-        deadline = time.monotonic() + 10
-        while "… Compile  2 s" not in terminal.getvalue() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        # On a busy machine not every second is drawn.
+        while len(shown := set(re.findall(r"… Compile +(\d+) s", terminal.getvalue()))) < 2:
+            assert time.monotonic() < deadline, shown
             time.sleep(0.05)
-    assert [f"… Compile  {seconds} s" in terminal.getvalue() for seconds in (1, 2)] == [True, True]
 
 
 def test_on_a_terminal_many_threads_do_not_wait_for_each_other_for_ever(terminal: io.StringIO) -> None:

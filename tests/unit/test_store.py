@@ -218,7 +218,7 @@ print(Store(Path("{store.root}")).ensure("image", "{KEY}", build) / "file")
         )
         for _ in range(3)
     ]
-    outputs = [process.communicate(timeout=30)[0] for process in running]
+    outputs = [process.communicate(timeout=120)[0] for process in running]
     assert outputs == [f"{store.root}/image/{KEY}/file\n"] * 3
     assert (tmp_path / "built").read_text() == "once "
 
@@ -235,7 +235,7 @@ def test_threads_that_want_the_same_build_it_once(store: Store) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert (built, entries(store)) == ([1], [KEY, f"{KEY}.seen.json"])
 
 
