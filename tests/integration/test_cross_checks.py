@@ -32,7 +32,7 @@ def touch(pages):
     memory = mmap.mmap(-1, pages * mmap.PAGESIZE, flags=PRIVATE)
     for at in range(0, len(memory), mmap.PAGESIZE):
         memory[at] = 1
-threads = [threading.Thread(target=touch, args=(300,)) for _ in range(4)]
+threads = [threading.Thread(target=touch, args=(100,)) for _ in range(4)]
 for each in threads:
     each.start()
 for each in threads:
