@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -83,8 +84,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 class ByModule(LoadScopeScheduling):
     """Hands out whole modules in the order in which they were collected."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
         self._guests = sorted((guest.name for guest in _selected()), key=len, reverse=True)
 
     def _split_scope(self, nodeid: str) -> str:
@@ -95,7 +96,7 @@ class ByModule(LoadScopeScheduling):
         return next((name for name in self._guests if name in test), module)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByModule:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
     """Called in the controller."""
     config.option.loadscopereorder = False
-    return ByModule(config)
+    return ByModule(config, log)
