@@ -14,9 +14,14 @@ from faultprobe.pytestplugin.budget import BadBudget, Budget, parse
 
 Run = Callable[..., pytest.RunResult]
 
+# A kernel short of memory, or one that looks for cold pages (DAMON), takes pages of files away amid these tests,
+# and they cost faults when they are touched again. Locked ones stay: MCL_CURRENT | MCL_ONFAULT.
 TOUCH = """
+import ctypes
 import mmap
 import pytest
+
+ctypes.CDLL(None).mlockall(1 | 4)
 
 def touch(pages):
     block = mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
