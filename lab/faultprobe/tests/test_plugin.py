@@ -14,8 +14,8 @@ from faultprobe.pytestplugin.budget import BadBudget, Budget, parse
 
 Run = Callable[..., pytest.RunResult]
 
-# A kernel short of memory, or one that looks for cold pages (DAMON), takes pages of files away amid these tests,
-# and they cost faults when they are touched again. Locked ones stay: MCL_CURRENT | MCL_ONFAULT.
+# A kernel short of memory, or one that looks for cold pages (DAMON), takes away pages of files meanwhile, and
+# they cost faults when they are touched again. Locked ones stay: MCL_CURRENT | MCL_ONFAULT.
 TOUCH = """
 import ctypes
 import mmap
