@@ -24,6 +24,9 @@ from lab.exclusive import exclusive
 from lab.matrix import Guest
 from lab.session import prepare, templates
 
+FIRST = ("tests/integration/test_lab_command.py", "tests/integration/test_selftest.py")
+"""The longest modules: begun last, one of them would keep a single worker busy in the end."""
+
 COMPARING = ("tests/integration/test_cross_checks.py", "tests/integration/test_map_agrees.py")
 """Modules that borrow the same 20 MB of tools, which take longest to be copied to a guest."""
 
@@ -44,7 +47,8 @@ def _prepared() -> Iterator[None]:
         folder = paths.cache() / _FOLDER
         # Of a run that was killed: its guests have ended with it.
         shutil.rmtree(folder, ignore_errors=True)
-        templates([prepare(guest) for guest in _selected()])
+        # Guests of another provider are there already.
+        templates([prepare(guest) for guest in _selected() if guest.provider == "qemu"])
         try:
             yield
         finally:
@@ -79,6 +83,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     except LabError as error:
         pytest.exit(f"faultlab: {error}", returncode=error.exit_code)
     session.config.add_cleanup(held.close)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules in front."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in FIRST)
 
 
 class ByModule(LoadScopeScheduling):
