@@ -74,8 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Build what is missing before the workers start."""
-    if os.environ.get("PYTEST_XDIST_WORKER") is not None:
+    """Build what is missing before the workers start, if there are any."""
+    if not session.config.getoption("numprocesses") or "PYTEST_XDIST_WORKER" in os.environ:
         return
     held = contextlib.ExitStack()
     try:
