@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ import pytest
 
 from lab import paths
 from lab.images import apt, lock, recipe
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start: they inherit that it is ignored, as in a background job."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
