@@ -1,6 +1,7 @@
 """What decides a payload's key, and the installer that travels with it."""
 
 import dataclasses
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from lab.build import payload
 from lab.errors import BuildFailed
 from lab.images.store import Store
+from lab.suites import SUITES
 
 
 @pytest.fixture
@@ -111,3 +114,8 @@ def test_the_packed_installer_is_the_same_every_time_and_pure_python(tmp_path: P
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as archive:
         assert {Path(name).suffix for name in archive.namelist()} == {".py", ".typed"}
+
+
+def test_the_installer_runs_on_every_guests_python() -> None:
+    wanted = SpecifierSet(importlib.metadata.metadata("installer")["Requires-Python"])
+    assert [suite.name for suite in SUITES.values() if suite.python not in wanted] == []
