@@ -10,7 +10,10 @@ from lab.remote import Remote
 from lab.session import Ready
 
 PYTHON_SAYS = "python3 -c 'import os, sys; {}'"
-LOADED_LIBC = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$" + "|" + r"/libc\.so\.6$"
+MUSL = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$"
+# Up to 2.33 libc.so.6 is a link to a file with the version in its name.
+GLIBC = r"/libc\.so\.6$|/libc-\d[^ /]*\.so$"
+LOADED_LIBC = f"{MUSL}|{GLIBC}"
 
 
 def libc_of(remote: Remote, process: str) -> set[str]:
@@ -19,7 +22,7 @@ def libc_of(remote: Remote, process: str) -> set[str]:
 
 
 def families(files: set[str]) -> set[str]:
-    return {"glibc" if file.endswith(".so.6") else "musl" for file in files if re.search(LOADED_LIBC, file)}
+    return {"musl" if re.search(MUSL, file) else "glibc" for file in files if re.search(LOADED_LIBC, file)}
 
 
 def loaded_by_python(remote: Remote) -> set[str]:
