@@ -89,8 +89,9 @@ PyObject *perf_open(PyObject *module, PyObject *args)
  * perf_open_mark(pid, cpu, address, detail) -> descriptor
  *
  * One record, of the layout of major faults, when thread `pid` executes the instruction at
- * `address` on `cpu`: a breakpoint of the processor's, which changes no memory. On 32-bit ARM, bit 0
- * of an address of code says that it is Thumb code, as in a symbol table; the record has it clear.
+ * `address` on `cpu`: a breakpoint of the processor's, which changes no memory. On 32-bit ARM, bit
+ * 0 of an address of code says that it is Thumb code, as in a symbol table; the record has it
+ * clear.
  */
 PyObject *perf_open_mark(PyObject *module, PyObject *args)
 {
@@ -108,7 +109,8 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args)
     attr.bp_addr = address;
     attr.bp_len = sizeof(long);
 #ifdef __arm__
-    /* An instruction of Thumb code begins at any even address; four bytes must be aligned to four. */
+    /* An instruction of Thumb code begins at any even address; four bytes must be aligned to four.
+     */
     if (address & 1) {
         attr.bp_addr = address - 1;
         attr.bp_len = HW_BREAKPOINT_LEN_2;
