@@ -37,11 +37,11 @@ HEARTBEAT = 30.0
 
 @dataclass(frozen=True)
 class Event:
-    """What a process tells of its work: a line to print (with markup), a step or stage that begins, a stage's
-    end. ``seconds`` is the time a stage took.
+    """What a process tells of its work: a line to print (with markup), a step or stage that begins, a stage
+    that is done. ``seconds`` is the time that took; one that failed is told in a line.
     """
 
-    kind: Literal["line", "step", "stage", "stage-end"]
+    kind: Literal["line", "step", "stage", "stage-done"]
     text: str
     seconds: float = 0.0
 
@@ -165,12 +165,12 @@ def _begin(new: _Step) -> None:
             _watcher.start()
 
 
-def _end(done: _Step) -> None:
+def _end(done: _Step, *, well: bool) -> None:
     global _display
     if _forward:
         stage = done.opens()
-        if stage:
-            _forward(Event("stage-end", stage, done.seconds()))
+        if stage and well:
+            _forward(Event("stage-done", stage, done.seconds()))
         return
     with _running_lock:
         _running.remove(done)
@@ -211,13 +211,13 @@ def step(name: str, *, stage: str | None = None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _end(this)
+        _end(this, well=False)
         _tell_end(this, error)
         if parent:
             parent.told.append(error)
         raise
     else:
-        _end(this)
+        _end(this, well=True)
         if this.seconds() >= NOTICEABLE and not _forward:
             _print(f"{this.indent()}[green]✓[/] {escape(name)} [dim]{this.seconds():.1f} s[/]")
     finally:

@@ -141,7 +141,8 @@ def _print(checked: Iterable[Checked]) -> None:
         if each.said:
             print(f"\n{each.said}")
     others = [f", {count} {how}" for count, how in ((failed, "failed"), (not_run, "not run")) if count]
-    print(f"\n{passed} checks passed{''.join(others)}")
+    if passed or others:
+        print(f"\n{passed} checks passed{''.join(others)}")
 
 
 def _verdict(checked: Iterable[Checked]) -> Verdict:

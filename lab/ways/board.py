@@ -88,12 +88,13 @@ class Board(Watcher):
             row.stage, row.since, row.step = event.text, time.monotonic(), ""
         elif event.kind == "step":
             row.step = event.text
-        elif event.kind == "stage-end":
+        elif event.kind == "stage-done":
             row.stages[event.text] = row.stages.get(event.text, 0.0) + event.seconds
             if event.seconds > ANNOUNCE_AFTER:
                 self._say(f"[green]✓[/] {guest}: {event.text} [dim]{event.seconds:.1f} s[/]")
         else:
-            self._say(f"{guest}: {event.text.strip()}")
+            # What names its guest itself needs not be told twice whose it is.
+            self._say(f"{guest}: {event.text.strip().replace(f'{guest}: ', '')}")
 
     def arrived(self, arrived: Arrived) -> None:
         """Its way has ended: how, in a line."""

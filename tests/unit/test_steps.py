@@ -160,15 +160,18 @@ def test_a_process_that_works_for_another_one_shows_nothing_and_tells_all(
     told: list[Event] = []
     monkeypatch.setattr(steps, "_forward", None)
     steps.forward_to(told.append)
+    with step("Prepare a", stage="build"):
+        pass
     with pytest.raises(ZeroDivisionError), step("Provision a", stage="provision"):
         # A stage inside another one is a step of that one.
         with step("Start a", stage="boot"):
             note("slow")
         raise ZeroDivisionError
     assert [(event.kind, event.text) for event in told if event.kind != "line"] == [
+        ("stage", "build"),
+        ("stage-done", "build"),
         ("stage", "provision"),
         ("step", "Start a"),
-        ("stage-end", "provision"),
     ]
     assert [re.sub(r"\d\.\d s", "T", event.text) for event in told if event.kind == "line"] == [
         "    [cyan]·[/] slow",

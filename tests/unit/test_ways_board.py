@@ -33,10 +33,10 @@ def test_a_log_has_a_line_for_what_took_long_and_for_every_end(log: io.StringIO)
     with Board(["a", "b"]) as board:
         board.set_out("a")
         board.heard("a", Event("stage", "boot"))
-        board.heard("a", Event("stage-end", "boot", 1.9))
+        board.heard("a", Event("stage-done", "boot", 1.9))
         board.heard("a", Event("stage", "measure"))
-        board.heard("a", Event("line", "  [cyan]·[/] the mirror dropped x"))
-        board.heard("a", Event("stage-end", "measure", 20.0))
+        board.heard("a", Event("line", "  [cyan]·[/] a: the mirror dropped x"))
+        board.heard("a", Event("stage-done", "measure", 20.0))
         board.arrived(Arrived("a", CHECKED, None))
         board.arrived(Arrived("b", None, BootFailed("Kernel panic [0]", where="b")))
     assert timeless(log.getvalue()).splitlines() == [
@@ -72,7 +72,7 @@ def test_a_terminal_shows_each_guest_and_all_of_them(monkeypatch: pytest.MonkeyP
         board.set_out("a")
         board.heard("a", Event("stage", "build"))
         board.set_out("b")
-        board.heard("b", Event("stage-end", "boot", 2.0))
+        board.heard("b", Event("stage-done", "boot", 2.0))
         board.arrived(Arrived("b", CHECKED, None))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sink.getvalue())
     for part in ("a  build 0 s", "b  done 0 s", "boot 2 s", "c  waiting", "1 of 3 done"):
@@ -93,7 +93,7 @@ def test_a_low_terminal_shows_the_guests_under_way_first(monkeypatch: pytest.Mon
 def test_a_second_beginning_forgets_the_first(log: io.StringIO) -> None:
     board = Board(["a"])
     board.set_out("a")
-    board.heard("a", Event("stage-end", "boot", 1.0))
+    board.heard("a", Event("stage-done", "boot", 1.0))
     board.set_out("a")
     assert board.rows["a"].stages == {}
 

@@ -97,7 +97,7 @@ def test_every_guest_arrives_with_a_folder_of_its_own(tmp_path: Path) -> None:
     assert [(tmp_path / "ways" / name / "done").read_text() for name in "ab"] == ["a", "b"]
     kinds = [(event.kind, event.text) for event in diary.events if "b" not in event.text.split()]
     assert ("stage", "measure") in kinds
-    assert ("stage-end", "measure") in kinds
+    assert ("stage-done", "measure") in kinds
     assert any("at a" in text for kind, text in kinds if kind == "line")
 
 
