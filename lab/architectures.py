@@ -38,6 +38,21 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class Standalone:
+    """What a guest of an architecture boots from when it is a machine of its own: a Vagrant box.
+
+    ``kernels`` maps page sizes (bytes) to the meta package of a kernel that has the drivers of VirtualBox's
+    devices. ``loaders`` are GRUB's names of the firmwares a disk boots with, and ``efi`` is the file that UEFI
+    looks for. ``vagrant`` is Vagrant's name of the architecture.
+    """
+
+    kernels: Mapping[int, str]
+    loaders: tuple[str, ...]
+    efi: str
+    vagrant: str
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What one architecture is called by each who has to do with it, and what a guest of it boots on.
 
@@ -65,6 +80,8 @@ class Architecture:
     kernel_of: str = ""
     """The architecture whose kernel and machine it uses, when Debian has none of its own."""
     personality: str = ""
+    standalone: Standalone | None = None
+    """None when VirtualBox has no such machine."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """What might be expected of this architecture and does not exist: the thing, and why."""
 
@@ -97,6 +114,13 @@ _PC = Hardware(
     generation_id=True,
 )
 
+_PC_BOX = Standalone(
+    kernels={4 * KIB: "linux-image-amd64"},
+    loaders=("i386-pc", "x86_64-efi"),
+    efi="BOOTX64.EFI",
+    vagrant="amd64",
+)
+
 _ALL = (
     Architecture(
         name="x86_64",
@@ -108,6 +132,7 @@ _ALL = (
         bits=64,
         hardware=_PC,
         kernels={4 * KIB: "linux-image-cloud-amd64"},
+        standalone=_PC_BOX,
         absent={
             "kernels 6.19, 7.0 and 7.1": "trixie-backports still lists their images, but not their modules"
         },
@@ -125,6 +150,7 @@ _ALL = (
         bits=32,
         hardware=_PC,
         kernels={4 * KIB: "linux-image-cloud-amd64"},
+        standalone=_PC_BOX,
         kernel_of="x86_64",
         personality="linux32",
         absent={"32-bit kernel": "Debian 13 has none for i386; its guests run on that of x86_64"},
@@ -148,6 +174,12 @@ _ALL = (
             console="ttyAMA0",
         ),
         kernels={4 * KIB: "linux-image-cloud-arm64", 16 * KIB: "linux-image-arm64-16k"},
+        standalone=Standalone(
+            kernels={4 * KIB: "linux-image-arm64", 16 * KIB: "linux-image-arm64-16k"},
+            loaders=("arm64-efi",),
+            efi="BOOTAA64.EFI",
+            vagrant="arm64",
+        ),
         other_page_sizes=(64 * KIB,),
         absent={"pages of 64 KiB": "Debian has no arm64 kernel of that page size"},
     ),

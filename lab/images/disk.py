@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.images import tools
@@ -35,14 +36,20 @@ def overlay(source: Path, tree: Path) -> None:
             target.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
-def write_archive(tree: Path, archive: Path) -> int:
-    """Pack a tree into a tar archive, sorted, owned by root; returns the bytes its files need, in blocks."""
+def write_archive(tree: Path, archive: Path, owners: Mapping[str, int] | None = None) -> int:
+    """Pack a tree into a tar archive, sorted; returns the bytes its files need, in blocks.
+
+    All is owned by root but what ``owners`` gives, folder by folder, to a user and the group of that number.
+    """
+    owned = owners or {}
     needed = 0
     with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT) as tar:
         for path in sorted(tree.rglob("*")):
-            entry = tar.gettarinfo(path, str(path.relative_to(tree)))
-            entry.uid = entry.gid = 0
-            entry.uname = entry.gname = "root"
+            name = path.relative_to(tree)
+            entry = tar.gettarinfo(path, str(name))
+            above = (owned[str(each)] for each in (name, *name.parents) if str(each) in owned)
+            entry.uid = entry.gid = next(above, 0)
+            entry.uname = entry.gname = "" if entry.uid else "root"
             entry.mtime = SOURCE_DATE_EPOCH
             if entry.islnk():
                 # A second name of one file becomes a file of its own: the order of names cannot matter then.
@@ -61,19 +68,23 @@ def write_disk(tree: Path, disk: Path, log: Path) -> None:
     with step("Write the ext4 image"):
         archive = disk.with_suffix(".tar")
         needed = write_archive(tree, archive)
-        blocks = -(-int(needed * 1.06 + _FREE_BYTES) // _BLOCK)
-        run(
-            [
-                *tools.utilities().command("mke2fs"),
-                *("-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", "-O", "^has_journal,^resize_inode"),
-                *("-U", _UUID, "-E", f"hash_seed={_UUID},root_owner=0:0", "-d", archive, disk, str(blocks)),
-            ],
-            what="mke2fs",
-            log=log,
-            env={
-                "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
-                "MKE2FS_CONFIG": "/dev/null",
-                "PATH": "/usr/bin:/bin",
-            },
-        )
-        archive.unlink()
+        size = int(needed * 1.06 + _FREE_BYTES)
+        make_file_system(archive, disk, size, ("-O", "^has_journal,^resize_inode"), log)
+
+
+def make_file_system(archive: Path, disk: Path, size: int, options: Sequence[str], log: Path) -> None:
+    """Make an ext4 image of at least so many bytes from a tar archive, which is removed.
+
+    Raises BuildFailed, DiskFull.
+    """
+    run(
+        [
+            *tools.utilities().command("mke2fs"),
+            *("-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", *options, "-U", _UUID),
+            *("-E", f"hash_seed={_UUID},root_owner=0:0", "-d", archive, disk, str(-(-size // _BLOCK))),
+        ],
+        what="mke2fs",
+        log=log,
+        env={"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "MKE2FS_CONFIG": "/dev/null", "PATH": "/usr/bin:/bin"},
+    )
+    archive.unlink()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from lab import paths
 from lab.images import disk, fetch, tools
 from lab.images.fetch import PackageSet
+from lab.images.lock import Package
 from lab.images.unpack import unpack
 from lab.process import run
 from lab.steps import step
@@ -52,17 +54,22 @@ def compile_python(tree: Path, suite: str, log: Path) -> None:
         )
 
 
-def build(folder: Path, chosen: PackageSet) -> None:
-    """Leave ``disk.img`` in the folder."""
-    log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
-    tree = folder / "tree"
+def fill(tree: Path, chosen: PackageSet, log: Path, *, more: Iterable[Package] = ()) -> None:
+    """Make the root tree in a new folder; ``more`` packages are unpacked as well."""
     tree.mkdir()
-    unpack(fetch.fetch(chosen.packages).values(), tree, log)
+    unpack(fetch.fetch([*chosen.packages, *more]).values(), tree, log)
     for unused in _UNUSED:
         shutil.rmtree(tree / unused, ignore_errors=True)
     _users(tree)
     (tree / "usr/bin/awk").symlink_to("mawk")
     disk.overlay(ROOTFS, tree)
     compile_python(tree, chosen.suite, log)
+
+
+def build(folder: Path, chosen: PackageSet) -> None:
+    """Leave ``disk.img`` in the folder."""
+    log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
+    tree = folder / "tree"
+    fill(tree, chosen, log)
     disk.write_disk(tree, folder / "disk.img", log)
     shutil.rmtree(tree)

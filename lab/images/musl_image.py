@@ -108,16 +108,21 @@ def _kept_logs(logs: Path, chosen: PackageSet) -> Iterator[None]:
         ) from error
 
 
-def build(folder: Path, chosen: PackageSet) -> None:
-    """Leave ``disk.img`` in the folder."""
-    log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
+def fill(tree: Path, chosen: PackageSet) -> None:
+    """Make the root tree in a new folder."""
     target = toolchain.target(_architecture(chosen))
     compiled = userland(chosen)
-    tree = folder / "tree"
     shutil.copytree(compiled / TREE, tree, symlinks=True)
     libc = next(package for package in chosen.packages if package.name == LIBC)
     versions = json.loads((compiled / VERSIONS).read_text())
     musl_libc.install(fetch.fetch([libc])[LIBC], target, versions, tree)
     disk.overlay(ROOTFS, tree)
+
+
+def build(folder: Path, chosen: PackageSet) -> None:
+    """Leave ``disk.img`` in the folder."""
+    log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
+    tree = folder / "tree"
+    fill(tree, chosen)
     disk.write_disk(tree, folder / "disk.img", log)
     shutil.rmtree(tree)

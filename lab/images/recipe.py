@@ -76,6 +76,11 @@ def kernel_recipe(architecture: str, page_size: int, series: str) -> str:
     )
 
 
+def box_kernel_recipe(architecture: str, page_size: int, series: str) -> str:
+    """The same for the kernel of a Vagrant box."""
+    return f"box-{kernel_recipe(architecture, page_size, series)}"
+
+
 # It runs the initrd.
 _INITRD = Lists(alone=("busybox-static",))
 
@@ -98,9 +103,11 @@ def _of_architectures() -> dict[str, dict[str, Lists]]:
         found[package] = {"": Lists(with_dependencies=(package,), alone=firmware[:1] if firmware else ())}
         if architecture.kernel_of:
             continue
-        for page_size, meta in architecture.kernels.items():
-            for series in KERNELS:
-                found[kernel_recipe(architecture.name, page_size, series)] = _kernel(meta, series)
+        boxed = architecture.standalone.kernels if architecture.standalone else {}
+        for name, kernels in ((kernel_recipe, architecture.kernels), (box_kernel_recipe, boxed)):
+            for page_size, meta in kernels.items():
+                for series in KERNELS:
+                    found[name(architecture.name, page_size, series)] = _kernel(meta, series)
     return found
 
 

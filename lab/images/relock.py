@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from lab.architectures import ARCHITECTURES, HOSTS
 from lab.images import fetch, lock
-from lab.images.recipe import kernel_recipe
+from lab.images.recipe import box_kernel_recipe, kernel_recipe
 from lab.images.tools import TOOLS_SUITE
 from lab.matrix import Guest, Matrix
 from lab.steps import step
 from lab.suites import KERNELS, SUITES
 
-_OF_HOSTS = ("tools", "crosscheck", "page-types", "sudo")
+_OF_HOSTS = ("tools", "crosscheck", "page-types", "sudo", "box-tools", "box-firmware")
 
 
 def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
@@ -30,11 +30,20 @@ def _of_guest(guest: Guest) -> list[tuple[str, str, str]]:
         # A machine that is there is only given programs.
         return [("sysroot", guest.suite, guest.architecture)]
     boots = ARCHITECTURES[guest.architecture].boots_as
-    return [
+    suite = KERNELS[guest.kernel]
+    found = [
         (guest.libc, guest.suite, guest.architecture),
         ("sysroot", guest.suite, guest.architecture),
-        (kernel_recipe(boots, guest.page_size, guest.kernel), KERNELS[guest.kernel], boots),
+        (kernel_recipe(boots, guest.page_size, guest.kernel), suite, boots),
     ]
+    boxed = ARCHITECTURES[guest.architecture].standalone
+    if boxed and guest.page_size in boxed.kernels:
+        found += [
+            (f"box-{guest.libc}", guest.suite, guest.architecture),
+            (box_kernel_recipe(boots, guest.page_size, guest.kernel), suite, boots),
+            (f"box-loader-{boots}", TOOLS_SUITE, boots),
+        ]
+    return found
 
 
 def relock(matrix: Matrix, *, only_new: bool = False) -> list[str]:
