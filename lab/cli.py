@@ -92,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("guests", "list the declared guests")
     add("images", "fetch and build what the guests boot from", guests=True)
+    boxes = add("boxes", "build Vagrant boxes of the guests that VirtualBox can run", guests=True)
+    boxes.add_argument(
+        "--provider", default="all", choices=("virtualbox", "libvirt", "all"), help="for whom (all)"
+    )
+    boxes.add_argument("--url", default="", metavar="BASE", help="where a server will have the folder boxes/")
     add("payload", "build what is installed in the guests; prints the folders", guests=True)
     add("doctor", "say what this machine has and lacks")
     add("lint", "check types, style, playbooks and YAML")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.images import disk, fetch, glibc, musl_image
 from lab.images.fetch import PackageSet
@@ -49,6 +50,16 @@ _ROOTS = {
 }
 
 
+def image_inputs(guest: Guest, chosen: PackageSet) -> dict[str, Any]:
+    """What decides the contents of a guest's root file system."""
+    return {
+        "packages": chosen.hashes(),
+        "inputs": _ROOTS[guest.libc].inputs(guest.architecture),
+        "epoch": disk.SOURCE_DATE_EPOCH,
+        "format": _FORMAT,
+    }
+
+
 def image_for(guest: Guest) -> Image:
     """The image of one guest; everything that is missing is fetched and built now.
 
@@ -74,12 +85,7 @@ def root_for(guest: Guest) -> Path:
     store = Store()
 
     def use(chosen: PackageSet) -> Path:
-        parts = {
-            "packages": chosen.hashes(),
-            "inputs": root.inputs(guest.architecture),
-            "epoch": disk.SOURCE_DATE_EPOCH,
-            "format": _FORMAT,
-        }
+        parts = image_inputs(guest, chosen)
 
         def build(folder: Path) -> None:
             with step(f"Build the root file system {chosen.name}"):

@@ -51,8 +51,8 @@ class Kernel:
     deviations: tuple[str, ...]
 
 
-def _module_order(tree: Path, release: str, wanted: tuple[str, ...], log: Path) -> list[Path]:
-    """The modules to load, each after those it depends on, as modprobe would without a configuration."""
+def module_order(tree: Path, release: str, wanted: tuple[str, ...], log: Path) -> list[Path]:
+    """The modules to load from an unpacked package set, each after those it depends on, as modprobe would without a configuration."""
     utilities = tools.utilities()
     run([*utilities.command("depmod"), "-b", tree, release], what="depmod", log=log)
     listing = log.with_suffix(".order")
@@ -77,19 +77,21 @@ def _has(files: Path, module: str) -> bool:
     return any(f"/{module}.ko" in listing.read_text() for listing in listed)
 
 
-def _content(module: Path) -> bytes:
+def module_content(module: Path) -> bytes:
+    """A module, uncompressed."""
     content = module.read_bytes()
     return lzma.decompress(content) if module.suffix == ".xz" else content
 
 
-def _image(tree: Path, chosen: PackageSet) -> tuple[Path, str]:
-    """The kernel's image and its release."""
-    for image in (tree / "boot").glob("vmlinu*"):
-        return image, image.name.split("-", 1)[1]
+def image_and_release(tree: Path, chosen: PackageSet, series: str) -> tuple[Path, str]:
+    """The kernel's image and its release, in an unpacked package set; raises BuildFailed for another series."""
+    found = [(image, image.name.split("-", 1)[1]) for image in (tree / "boot").glob("vmlinu*")]
     # From Linux 7 on it lies beside its modules.
-    for image in (tree / "usr/lib/modules").glob("*/vmlinu*"):
-        return image, image.parent.name
-    raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
+    found += [(image, image.parent.name) for image in (tree / "usr/lib/modules").glob("*/vmlinu*")]
+    if not found:
+        raise BuildFailed("no kernel image in its packages", where=chosen.name, hint="mend the recipe")
+    _check_series(found[0][1], series, chosen)
+    return found[0]
 
 
 def _check_series(release: str, series: str, chosen: PackageSet) -> None:
@@ -107,15 +109,14 @@ def _build(folder: Path, chosen: PackageSet, series: str, bus: str) -> None:
         tree = folder / "tree"
         tree.mkdir()
         unpack(fetch.fetch(chosen.packages).values(), tree, log)
-        image, release = _image(tree, chosen)
-        _check_series(release, series, chosen)
+        image, release = image_and_release(tree, chosen, series)
         busybox = (tree / "usr/bin/busybox").read_bytes()
         files = {name: (0o755, file.read_bytes()) for name, file in init_files(bus).items()}
         files["bin/busybox"] = (0o755, busybox)
         names = []
-        for module in _module_order(tree, release, modules(bus), log):
+        for module in module_order(tree, release, modules(bus), log):
             name = module.name.removesuffix(".xz")
-            files[f"modules/{name}"] = (0o644, _content(module))
+            files[f"modules/{name}"] = (0o644, module_content(module))
             names.append(name)
         files["modules/order"] = (0o644, "".join(f"{name}\n" for name in names).encode())
         shutil.copyfile(image, folder / "kernel")

@@ -97,6 +97,16 @@ def emulator(architecture: str) -> Tools:
     return _ensure(ARCHITECTURES[architecture].hardware.package)
 
 
+def box_tools() -> Tools:
+    """What Vagrant boxes are made with: grub-mkimage, mtools, byacc, and Vagrant's key pair."""
+    return _ensure("box-tools")
+
+
+def firmware() -> Tools:
+    """UEFI for QEMU's machines (files, no programs)."""
+    return _ensure("box-firmware")
+
+
 def python(suite: str) -> list[str]:
     """The argv that starts the Python of a suite on the host: byte code is of one version of Python only."""
     program = f"python{SUITES[suite].python}"
