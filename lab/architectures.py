@@ -42,8 +42,8 @@ class Standalone:
     """What a guest of an architecture boots from when it is a machine of its own: a Vagrant box.
 
     ``kernels`` maps page sizes (bytes) to the meta package of a kernel that has the drivers of VirtualBox's
-    devices. ``loaders`` are GRUB's names of the firmwares a disk boots with, and ``efi`` is the file that UEFI
-    looks for. ``vagrant`` is Vagrant's name of the architecture.
+    devices. ``loaders`` are GRUB's names of the firmwares a disk boots with, and ``efi`` is the file that
+    UEFI looks for. ``vagrant`` is Vagrant's name of the architecture.
     """
 
     kernels: Mapping[int, str]

@@ -85,6 +85,10 @@ def make_file_system(archive: Path, disk: Path, size: int, options: Sequence[str
         ],
         what="mke2fs",
         log=log,
-        env={"SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH), "MKE2FS_CONFIG": "/dev/null", "PATH": "/usr/bin:/bin"},
+        env={
+            "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH),
+            "MKE2FS_CONFIG": "/dev/null",
+            "PATH": "/usr/bin:/bin",
+        },
     )
     archive.unlink()

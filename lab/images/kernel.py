@@ -52,7 +52,10 @@ class Kernel:
 
 
 def module_order(tree: Path, release: str, wanted: tuple[str, ...], log: Path) -> list[Path]:
-    """The modules to load from an unpacked package set, each after those it depends on, as modprobe would without a configuration."""
+    """The modules to load from an unpacked package set, each after those it depends on.
+
+    As modprobe would without a configuration.
+    """
     utilities = tools.utilities()
     run([*utilities.command("depmod"), "-b", tree, release], what="depmod", log=log)
     listing = log.with_suffix(".order")
@@ -84,7 +87,7 @@ def module_content(module: Path) -> bytes:
 
 
 def image_and_release(tree: Path, chosen: PackageSet, series: str) -> tuple[Path, str]:
-    """The kernel's image and its release, in an unpacked package set; raises BuildFailed for another series."""
+    """The image and the release of an unpacked kernel; raises BuildFailed when it is of another series."""
     found = [(image, image.name.split("-", 1)[1]) for image in (tree / "boot").glob("vmlinu*")]
     # From Linux 7 on it lies beside its modules.
     found += [(image, image.parent.name) for image in (tree / "usr/lib/modules").glob("*/vmlinu*")]

@@ -10,7 +10,8 @@ from lab.matrix import Guest, Matrix
 from lab.steps import step
 from lab.suites import KERNELS, SUITES
 
-_OF_HOSTS = ("tools", "crosscheck", "page-types", "sudo", "box-tools", "box-firmware")
+_OF_BOXES = ("box-tools", "firmware-x86_64", "firmware-aarch64")
+_OF_HOSTS = ("tools", "crosscheck", "page-types", "sudo", *_OF_BOXES)
 
 
 def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:

@@ -102,9 +102,9 @@ def box_tools() -> Tools:
     return _ensure("box-tools")
 
 
-def firmware() -> Tools:
-    """UEFI for QEMU's machines (files, no programs)."""
-    return _ensure("box-firmware")
+def firmware(architecture: str) -> Path:
+    """The folder with UEFI's files for QEMU's machine of an architecture; no programs."""
+    return _ensure(f"firmware-{ARCHITECTURES[architecture].boots_as}").root / "usr/share"
 
 
 def python(suite: str) -> list[str]:

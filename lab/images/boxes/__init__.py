@@ -1,4 +1,4 @@
-"""Vagrant boxes of the guests that VirtualBox can run: the images' root file systems on disks that boot alone."""
+"""Vagrant boxes of what VirtualBox can run: the images' root file systems on disks that boot alone."""
 
 from __future__ import annotations
 
@@ -55,31 +55,43 @@ def disk_for(guest: Guest) -> tuple[Path, BoxKernel]:
             hint="boxes are of x86_64, i686 and aarch64 guests",
         )
     kernel = box_kernel.kernel_for(guest)
-    boots = ARCHITECTURES[guest.architecture].boots_as
 
     def use(chosen: PackageSet) -> Path:
-        parts = {
-            "image": image_inputs(guest, chosen),
-            "more": {
-                recipe: fetch.locked_set(recipe, suite, architecture).hashes()
-                for recipe, suite, architecture in (
-                    (f"box-{guest.libc}", guest.suite, guest.architecture),
-                    (f"box-loader-{boots}", tools.TOOLS_SUITE, boots),
-                )
-            },
-            "rootfs": [tree_digest(root.COMMON), tree_digest(root.RECIPE / guest.libc)],
-            "kernel": kernel.key,
-            "tools": [tools.box_tools().key, tools.utilities().key],
-            "code": tree_digest(Path(__file__).parent),
-            "guest": guest.name,
-        }
+        found = Store().find("box-disk", _disk_key(guest, chosen, kernel))
+        if found:
+            return found
+        # Before the key is made: where the mirror dropped a package, it is that of what is used instead.
+        for recipe, suite, architecture in _more(guest):
+            fetch.fetched(recipe, suite, architecture)
 
         def build(folder: Path) -> None:
             build_disk(guest, chosen, kernel, folder)
 
-        return Store().ensure("box-disk", key_of(parts), build)
+        return Store().ensure("box-disk", _disk_key(guest, chosen, kernel), build)
 
     return fetch.building(guest.libc, guest.suite, guest.architecture, use), kernel
+
+
+def _more(guest: Guest) -> tuple[tuple[str, str, str], ...]:
+    """The package sets of a box beside those of the guest's root and kernel."""
+    boots = ARCHITECTURES[guest.architecture].boots_as
+    return (
+        (f"box-{guest.libc}", guest.suite, guest.architecture),
+        (f"box-loader-{boots}", tools.TOOLS_SUITE, boots),
+    )
+
+
+def _disk_key(guest: Guest, chosen: PackageSet, kernel: BoxKernel) -> str:
+    parts = {
+        "image": image_inputs(guest, chosen),
+        "more": {each[0]: fetch.locked_set(*each).hashes() for each in _more(guest)},
+        "rootfs": [tree_digest(root.COMMON), tree_digest(root.RECIPE / guest.libc)],
+        "kernel": kernel.key,
+        "tools": [tools.box_tools().key, tools.utilities().key],
+        "code": tree_digest(Path(__file__).parent, without=("shelf.py",)),
+        "guest": guest.name,
+    }
+    return key_of(parts)
 
 
 def build_disk(guest: Guest, chosen: PackageSet, kernel: BoxKernel, folder: Path) -> None:

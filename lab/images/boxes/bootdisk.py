@@ -1,9 +1,9 @@
-"""A disk that boots by itself, by BIOS and by UEFI: made of files alone, without root, mounts or loop devices.
+"""A disk that boots by itself, by BIOS and by UEFI: made of files, without root, mounts or loop devices.
 
 Layout: sector 0 is GRUB's boot sector with a partition table of two entries, sectors 1 to 2047 hold GRUB for
-BIOS. The first partition is the EFI system partition (FAT): GRUB for UEFI, kernel and initrd, which GRUB for BIOS
-reads from there too. The second is the root (ext4). The table is of the MBR kind: UEFI takes that as well, and every
-BIOS does. Format: UEFI Specification 2.10, section 5.2.
+BIOS. The first partition is the EFI system partition (FAT): GRUB for UEFI, kernel and initrd, which GRUB for
+BIOS reads from there too. The second is the root (ext4). The table is of the MBR kind: UEFI takes that as
+well, and every BIOS does. Format: UEFI Specification 2.10, section 5.2.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ def write(guest: Guest, kernel: BoxKernel, root: Path, target: Path) -> None:
         else:
             files[f"EFI/BOOT/{known.efi}"] = made
     if len(core) > _GAP * SECTOR:
-        raise BuildFailed(f"GRUB takes {len(core)} bytes, more than there are before a partition", where="box")
+        raise BuildFailed(
+            f"GRUB takes {len(core)} bytes, more than there are before a partition", where="box"
+        )
     esp = work / "esp.img"
     _system_partition(files, esp, log)
     _join(target, code, core, esp, root)

@@ -1,4 +1,4 @@
-"""doas for the musl boxes, compiled with zig: what lets a user become root there (the box's sudo calls it)."""
+"""doas for the musl boxes, compiled with zig: how a user becomes root there (the box's sudo calls it)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lab.images.store import Store, key_of, tree_digest
 from lab.process import run
 from lab.steps import step
 
-# What its configure script would find out about musl 1.2, without authentication: every rule says nopass, and musl
-# 1.2.3 of Debian has no crypt().
+# What its configure script would find out about musl 1.2, without authentication: every rule says nopass, and
+# musl 1.2.3 of Debian has no crypt().
 _HAS = (
     *("EXPLICIT_BZERO", "STRLCAT", "STRLCPY", "EXECVPE", "SETRESUID", "SETRESGID", "DIRFD", "FCNTL_H"),
     *("REALLOCARRAY", "CLOCK_GETTIME"),

@@ -1,7 +1,7 @@
 """The kernel of a box, with an initrd that finds its drivers by itself.
 
-Guests under QEMU boot Debian's cloud kernel where there is one, which has no drivers for VirtualBox's disk and
-network controllers. Boxes boot the ordinary kernel of the same source version.
+Guests under QEMU boot Debian's cloud kernel where there is one, which has no drivers for VirtualBox's
+controllers of disks and network. Boxes boot the ordinary kernel of the same source version.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODULES = {
     "x86_64": (*_VIRTIO, *_DISKS, "ata_piix", "e1000"),
     "aarch64": (*_VIRTIO, *_DISKS, "e1000"),
 }
-"""The drivers of what VirtualBox and libvirt give a machine of an architecture, and the root's file system."""
+"""The drivers of what VirtualBox and libvirt give a machine, and of the root's file system."""
 
 
 @dataclass(frozen=True)

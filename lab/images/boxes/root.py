@@ -26,7 +26,9 @@ SIZE = 1 << 30
 """Bytes of the root file system; what is not written to takes no room in a box."""
 
 _SHELLS = {"glibc": "/bin/bash", "musl": "/bin/sh"}
-_SUDOERS = f"Defaults:{USER} !requiretty\n%{USER} ALL=(ALL:ALL) NOPASSWD: ALL\nroot ALL=(ALL:ALL) NOPASSWD: ALL\n"
+_SUDOERS = (
+    f"Defaults:{USER} !requiretty\n%{USER} ALL=(ALL:ALL) NOPASSWD: ALL\nroot ALL=(ALL:ALL) NOPASSWD: ALL\n"
+)
 
 
 def additions(guest: Guest, chosen: PackageSet) -> tuple[Package, ...]:
@@ -92,7 +94,9 @@ def _keys() -> Path:
     """Where Vagrant's package has its well-known key pair."""
     found = sorted(tools.box_tools().root.glob("usr/lib/**/gems/vagrant-*/keys"))
     if len(found) != 1:
-        raise BuildFailed(f"{len(found)} folders with keys in the package vagrant, not one", where="box-tools")
+        raise BuildFailed(
+            f"{len(found)} folders with keys in the package vagrant, not one", where="box-tools"
+        )
     return found[0]
 
 

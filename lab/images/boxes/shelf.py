@@ -28,8 +28,8 @@ def catalogue(guest: Guest, folder: Path) -> Path:
 def put(boxes: Sequence[Box], folder: Path, url: str = "") -> list[str]:
     """Copy one guest's boxes to the folder; returns a line for each: path, megabytes, SHA-256.
 
-    Boxes of other providers that are there stay; checksums and catalogue name all. ``url`` is the address that a
-    server has the folder under; without one, the catalogue names the files themselves.
+    Boxes of other providers that are there stay; checksums and catalogue name all. ``url`` is the address
+    that a server has the folder under; without one, the catalogue names the files themselves.
     """
     guest = boxes[0].guest
     place = folder / guest.name

@@ -1,7 +1,7 @@
 """The virtualbox kind of box: an OVF description, a streamOptimized VMDK, a Vagrantfile.
 
-OVF: DMTF DSP0243 1.1. VirtualBox imports what lacks a part of it without a word and makes something else: memory of
-2 GiB, a bridged network card or none, an "Other" system.
+OVF: DMTF DSP0243 1.1. VirtualBox imports what lacks a part of it without a word and makes something else:
+memory of 2 GiB, a bridged network card or none, an "Other" system.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _SYSTEMS = {
 
 @dataclass(frozen=True)
 class _Item:
-    """One Item of VirtualHardwareSection: the elements in the order that the schema wants them, the alphabet's."""
+    """One Item of VirtualHardwareSection: the its elements in the order of the schema, the alphabet's."""
 
     elements: tuple[tuple[str, str], ...]
 
