@@ -20,7 +20,7 @@ SCHEDULER :=
 FROM := .
 WORKERS := 2
 
-.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell leave selftest worker report results payload lock bench prune clean environment environment-dask environment-dev
+.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell leave selftest worker report results boxes test-boxes payload lock bench prune clean environment environment-dask environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -87,6 +87,12 @@ report: environment ## Make the report of the newest results again, offline.
 
 results: environment ## Write docs/results.md from the newest results.
 	@$(LAB) report --markdown docs/results.md
+
+boxes: environment ## Build Vagrant boxes of guests (GUESTS="a b" or all; PROVIDER=virtualbox or libvirt) into boxes/.
+	@$(LAB) boxes $(SELECTED) --provider "$(or $(call named,PROVIDER),all)" --url "$(call named,URL)"
+
+test-boxes: environment-dev ## Boot the boxes of both libcs with each firmware, disk controller and network card.
+	@$(PYTHON) -m pytest tests/boxes
 
 payload: environment ## Build what is installed in guests, for `vagrant up` and for Ansible by hand.
 	@$(LAB) payload $(SELECTED)

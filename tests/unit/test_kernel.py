@@ -26,10 +26,10 @@ def test_a_kernel_of_another_series_is_refused() -> None:
 def test_the_image_is_found_where_debian_puts_it(tmp_path: Path, place: str) -> None:
     chosen = PackageSet("kernel-x86_64/forky/amd64", (), ())
     with pytest.raises(BuildFailed, match="no kernel image in its packages"):
-        image_and_release(tmp_path, chosen)
+        image_and_release(tmp_path, chosen, "7.2")
     (tmp_path / place).parent.mkdir(parents=True)
     (tmp_path / place).touch()
-    assert image_and_release(tmp_path, chosen) == (tmp_path / place, "7.2.12+deb14")
+    assert image_and_release(tmp_path, chosen, "7.2") == (tmp_path / place, "7.2.12+deb14")
 
 
 def test_the_modules_are_those_of_the_machines_bus() -> None:

@@ -61,13 +61,13 @@ def _reduced(tree: Path, release: str, wanted: tuple[str, ...], log: Path) -> di
     return files
 
 
-def _build(folder: Path, chosen: PackageSet, wanted: tuple[str, ...]) -> None:
+def _build(folder: Path, chosen: PackageSet, series: str, wanted: tuple[str, ...]) -> None:
     log = paths.cache() / "logs" / f"{chosen.name.replace('/', '-')}.log"
     with steps.step(f"Make {chosen.name} and its initrd"):
         tree = folder / "tree"
         tree.mkdir()
         unpack(fetch.fetch(chosen.packages).values(), tree, log)
-        image, release = image_and_release(tree, chosen)
+        image, release = image_and_release(tree, chosen, series)
         shutil.copyfile(image, folder / "kernel")
         shutil.copyfile(tree / "usr/bin/busybox", folder / "busybox")
         files = _reduced(tree, release, wanted, log)
@@ -88,12 +88,12 @@ def kernel_for(guest: Guest) -> BoxKernel:
 
     def use(chosen: PackageSet) -> Path:
         parts = {"packages": chosen.hashes(), "init": digest(INIT), "modules": wanted, "format": 1}
-        return Store().ensure("box-kernel", key_of(parts), lambda folder: _build(folder, chosen, wanted))
+        return Store().ensure("box-kernel", key_of(parts), lambda folder: _build(folder, chosen, guest.kernel, wanted))
 
-    recipe = box_kernel_recipe(boots, guest.page_size)
+    recipe = box_kernel_recipe(boots, guest.page_size, guest.kernel)
     root = fetch.building(recipe, suite, boots, use)
     chosen = fetch.locked_set(recipe, suite, boots)
-    emulated = fetch.locked_set(kernel_recipe(boots, guest.page_size), suite, boots)
+    emulated = fetch.locked_set(kernel_recipe(boots, guest.page_size, guest.kernel), suite, boots)
     if _version(chosen) != _version(emulated):
         steps.note(f"{guest.name}: Linux {_version(chosen)} in the box, {_version(emulated)} under QEMU")
     release = (root / "release").read_text()
