@@ -88,7 +88,9 @@ def kernel_for(guest: Guest) -> BoxKernel:
 
     def use(chosen: PackageSet) -> Path:
         parts = {"packages": chosen.hashes(), "init": digest(INIT), "modules": wanted, "format": 1}
-        return Store().ensure("box-kernel", key_of(parts), lambda folder: _build(folder, chosen, guest.kernel, wanted))
+        return Store().ensure(
+            "box-kernel", key_of(parts), lambda folder: _build(folder, chosen, guest.kernel, wanted)
+        )
 
     recipe = box_kernel_recipe(boots, guest.page_size, guest.kernel)
     root = fetch.building(recipe, suite, boots, use)
