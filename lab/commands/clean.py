@@ -16,7 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
     with exclusive("clean"), step("Remove results and cache"):
         stop_all()
         shutil.rmtree(paths.RESULTS, ignore_errors=True)
-        shutil.rmtree(paths.REPOSITORY / "build" / "payload", ignore_errors=True)
+        for made in ("build/payload", "boxes"):
+            shutil.rmtree(paths.REPOSITORY / made, ignore_errors=True)
         for entry in paths.cache().iterdir():
             if entry.name == "in-use":
                 continue
