@@ -90,7 +90,7 @@ def test_a_boxs_root_is_the_images_but_for_what_a_machine_of_its_own_needs(
     image = _files(str(image_for(musl).disk), tmp_path / "image")
     assert image.keys() - inside.keys() == set()
     assert {name for name in image if image[name] != inside[name]} == {
-        *("etc/faultlab/boot", "etc/group", "etc/hostname", "etc/inittab", "etc/passwd")
+        *("etc/faultlab/boot", "etc/group", "etc/hostname", "etc/hosts", "etc/inittab", "etc/passwd")
     }
     assert inside.keys() - image.keys() == {
         *("etc/doas.conf", "etc/faultlab/first-boot", "etc/faultlab/lease", "etc/faultlab/network"),

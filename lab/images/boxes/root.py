@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,9 +27,11 @@ SIZE = 1 << 30
 """Bytes of the root file system; what is not written to takes no room in a box."""
 
 _SHELLS = {"glibc": "/bin/bash", "musl": "/bin/sh"}
-_SUDOERS = (
-    f"Defaults:{USER} !requiretty\n%{USER} ALL=(ALL:ALL) NOPASSWD: ALL\nroot ALL=(ALL:ALL) NOPASSWD: ALL\n"
-)
+_SUDOERS = f"""\
+Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+root ALL=(ALL:ALL) NOPASSWD: ALL
+{USER} ALL=(ALL:ALL) NOPASSWD: ALL
+"""
 
 
 def additions(guest: Guest, chosen: PackageSet) -> tuple[Package, ...]:
@@ -51,7 +54,9 @@ def fill(tree: Path, guest: Guest, chosen: PackageSet, kernel: BoxKernel, log: P
     disk.overlay(COMMON, tree)
     disk.overlay(RECIPE / guest.libc, tree)
     _install(kernel.busybox, tree / "usr/lib/faultlab/busybox", 0o755)
-    (tree / "etc/hostname").write_text(f"{guest.name.replace('.', '-').replace('_', '-')}\n")
+    name = re.sub("[._]", "-", guest.name)
+    (tree / "etc/hostname").write_text(f"{name}\n")
+    _append(tree / "etc/hosts", f"127.0.1.1 {name}\n")
     return _add_user(tree, guest.libc)
 
 
