@@ -124,7 +124,8 @@ def _convert(source: Path, kind: str, target: Path, options: tuple[str, ...], lo
 def box_for(guest: Guest, provider: str) -> Box:
     """One box; everything that is missing is fetched and built now. Raises as :func:`disk_for`."""
     made, kernel = disk_for(guest)
-    key = key_of({"disk": made.name, "provider": provider, "guest": repr(guest)})
+    parts = {"disk": made.name, "provider": provider, "machine": [guest.memory_mib, guest.cpus]}
+    key = key_of(parts)
 
     def build(folder: Path) -> None:
         build_box(guest, provider, made, folder)
