@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from faultprobe.commands import compare, stat, trace
+from faultprobe.commands import compare, session, stat, trace
 from faultprobe.commands import map as memory_map
 from faultprobe.commands.common import (
     EXIT_BAD_ARGUMENTS,
@@ -142,6 +142,10 @@ def selftest_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if made["passed"] else EXIT_NOT_AS_PREDICTED
 
 
+def _session(arguments: argparse.Namespace) -> int:
+    return session.run(arguments, main)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = Parser(
@@ -231,6 +235,9 @@ def parser() -> argparse.ArgumentParser:
     )
     choice.add_argument(
         "--no-aslr", dest="aslr", action="store_const", const=["off"], help="the same as --aslr off"
+    )
+    session.add_arguments(
+        command("session", _session, "Several of these commands in one interpreter, one after another.")
     )
     for one in (record, aslr):
         takes_program(one)
