@@ -29,6 +29,7 @@ from lab.images.fetch import PackageSet
 from lab.images.store import Store
 from lab.matrix import Guest
 from lab.parallel import ended_when_given_up, in_parallel
+from lab.probe import PROBE
 from lab.provisioning import Target, provision, provisioned_key
 from lab.remote import Remote
 from lab.results.document import GuestRun
@@ -42,8 +43,8 @@ DEMONSTRATION = "/usr/local/bin/pagefault-demo"
 CALIBRATION = "/var/lib/faultlab/aslr.json"
 """What the predictions of the ASLR experiment come from: recorded once, when a guest is provisioned."""
 
-ASLR = f"python3 -m faultprobe aslr --calibration {CALIBRATION}"
-"""The ASLR experiment."""
+ASLR = ("aslr", "--calibration", CALIBRATION)
+"""faultprobe's ASLR experiment."""
 
 BUILDS = "qemu"
 """The provider whose guests the lab builds itself; all others reach machines that are there."""
@@ -187,7 +188,7 @@ def _run_ansible(targets: Sequence[Target]) -> None:
 def _calibrate(machine: Reachable) -> None:
     """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation."""
     with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
-        remote.succeed(f"{ASLR} --runs 1 --json - -- {DEMONSTRATION} >/dev/null")
+        remote.succeed(f"{PROBE} {' '.join(ASLR)} --runs 1 --json - -- {DEMONSTRATION} >/dev/null")
 
 
 def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:

@@ -19,7 +19,8 @@ from lab.anyprogram.parcel import Item
 from lab.anyprogram.request import CMD, FILES, Order, Request
 from lab.errors import BadProgram, CommandFailed, LabError
 from lab.matrix import Guest
-from lab.measure import PROBE, TIMEOUT, commit
+from lab.measure import TIMEOUT, commit
+from lab.probe import PROBE
 from lab.remote import Remote
 from lab.results import program
 from lab.results.document import ImageIdentity

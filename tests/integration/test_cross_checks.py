@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from lab.crosscheck import Borrowed
-from lab.measure import PROGRAMS
 from lab.remote import Remote
+from lab.results.rules import Build
 
 WITHOUT_ASLR = ["setarch", "linux64", "-R"]
 """Of util-linux in one guest, of busybox in the other. The flag is inherited by all that is started."""
@@ -105,6 +105,9 @@ def _record(line: str) -> Record:
     tid, time, event, address, instruction = line.split()
     nanoseconds = int(time.rstrip(":").replace(".", ""))
     return Record(int(tid), nanoseconds, event.rstrip(":"), int(address, 16), int(instruction, 16))
+
+
+PROGRAMS = (Build.DYNAMIC, Build.STATIC)
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from lab.measure import PROBE, PROGRAMS, traced
+from lab.probe import PROBE, session
 from lab.remote import Remote
 from lab.results import transcript
 from lab.results.document import parse_probe
+from lab.results.rules import Build
 from lab.session import Ready
 
 
@@ -34,13 +35,14 @@ WITHOUT_ASLR = (
 )
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", (Build.DYNAMIC, Build.STATIC))
 def test_tracing_changes_no_count(remote: Remote, program: str) -> None:
     # Without ASLR there is one count: what the program prints must be the same with nobody looking on.
     path = f"/usr/local/bin/{program}"
-    traced_text, _ = traced(remote, f"--no-aslr -- {path}")
+    (traced,) = session(remote, [["trace", "--no-aslr", "--check", "--", path]], timeout=60)
+    assert (traced.exit_status, traced.stderr) == (0, "")
     alone_text = remote.succeed(f"python3 -c '{WITHOUT_ASLR.format(path=path)}'")
-    assert rises(traced_text) == rises(alone_text)
+    assert rises(traced.stdout) == rises(alone_text)
 
 
 def rises(text: str) -> dict[str, int]:

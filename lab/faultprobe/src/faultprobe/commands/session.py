@@ -125,7 +125,7 @@ def _here(command: Sequence[str], main: Main) -> int:
 
 @contextlib.contextmanager
 def _captured() -> Iterator[list[bytes]]:
-    """Standard output and error of the block, by descriptor, through pipes as a shell's; filled at its end."""
+    """Standard output and error of the block, through pipes as a shell has them; filled at its end."""
     said = [b"", b""]
     sys.stdout.flush()
     sys.stderr.flush()
