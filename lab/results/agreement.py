@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lab.results import aslr, rules
 from lab.results.comparison import Cell, compare
@@ -22,7 +22,7 @@ def disagreements(first: GuestRun, second: GuestRun) -> Iterator[str]:
             same = False
             yield f"{name} {one} and {two}"
     if same:
-        mine, theirs = dict(_certain(first)), dict(_certain(second))
+        mine, theirs = dict(certain(first)), dict(certain(second))
         for name in dict.fromkeys((*mine, *theirs)):
             one, two = mine.get(name, "not measured"), theirs.get(name, "not measured")
             if one != two:
@@ -39,8 +39,8 @@ def _keys(first: GuestRun, second: GuestRun) -> Iterator[tuple[str, object, obje
     yield "fault-around", first.probe.facts.fault_around_bytes, second.probe.facts.fault_around_bytes
 
 
-def _certain(run: GuestRun) -> Iterator[tuple[str, str]]:
-    """The counts that only the guest decides."""
+def certain(run: GuestRun) -> Iterator[tuple[str, str]]:
+    """The counts that only the guest decides, each with its name and its value in words."""
     for experiment in run.probe.experiments:
         for phase in experiment.phases:
             name = f"{experiment.name} of {experiment.parameters.size_bytes:,} bytes, {phase.name}"
@@ -52,7 +52,14 @@ def _certain(run: GuestRun) -> Iterator[tuple[str, str]]:
                 yield name, _faults(line.faults - line.major, line.major)
     calibration = aslr.calibration(run)
     if calibration is not None:
-        yield "without ASLR", " or ".join(str(each) for each in calibration.counts_without_aslr)
+        runs = f"{calibration.runs_without_aslr} runs of pagefault-demo without ASLR, its rises"
+        yield runs, " or ".join(_rises(each) for each in calibration.counts_without_aslr)
+        for each in calibration.report.steered:
+            yield f"pagefault-demo without ASLR, libc steered to residue {each.residue}", _rises(each.observed)
+
+
+def _rises(counts: Sequence[int]) -> str:
+    return " + ".join(str(each) for each in counts)
 
 
 def _faults(minor: int, major: int) -> str:

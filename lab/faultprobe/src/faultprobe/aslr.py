@@ -116,8 +116,11 @@ class Examiner:
         self.libc: str | None = None
         self.set_aside = 0
 
-    def run(self, *, no_aslr: bool = False, stack_limit: int | None = None) -> Recording:
-        """One recorded run that found all pages cached. Raises RunsUnusable when records were lost."""
+    def run(self, *, no_aslr: bool = False, stack_limit: int | None = None, alone: bool = True) -> Recording:
+        """One recorded run that found all pages cached; `alone`: of its first thread, the one that prints.
+
+        Raises RunsUnusable when records were lost.
+        """
         for _ in range(ATTEMPTS):
             recording = record(
                 self.argv,
@@ -126,9 +129,10 @@ class Examiner:
                 no_aslr=no_aslr,
                 stack_limit=stack_limit,
                 ring_bytes=RING_BYTES,
+                alone=alone,
             )
-            if recording.faults_lost or recording.lost:
-                raise RunsUnusable(f"{self.path}: {recording.faults_lost} faults were lost by the recorder")
+            if recording.lost:
+                raise RunsUnusable(f"{self.path}: {recording.lost} faults were lost by the recorder")
             if not self._is_cold(recording.rusage, recording.inherited):
                 return recording
         raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
@@ -210,7 +214,7 @@ class Examiner:
         files = sorted({mapped.path for mapped in scout.maps if Path(mapped.path).is_file()})
         _read_into_page_cache(files)
         with fault_around_of(self.page_size) as window_bytes:
-            recording = self.run(no_aslr=True)
+            recording = self.run(no_aslr=True, alone=False)
         readings = readings_of(recording)
         total = int(recording.rusage.ru_minflt + recording.rusage.ru_majflt)
         unrecorded = total - len(recording.faults)
@@ -246,6 +250,9 @@ class Examiner:
         """A run beside what was predicted for its place."""
         place = self.place(recording)
         predicted, observed = model.predict(place), readings_of(recording).rises
+        unmapped = None
+        if predicted != observed:
+            unmapped = unmapped_neighbours(recording.events, model.window, self.page_size)
         return {
             "residue": model.residue(place),
             "program_residue": None if place.program is None else place.program % model.window.pages,
@@ -253,7 +260,7 @@ class Examiner:
             "predicted": list(predicted),
             "observed": list(observed),
             "agreed": predicted == observed,
-            "unmapped_neighbours": unmapped_neighbours(recording.events, model.window, self.page_size),
+            "unmapped_neighbours": unmapped,
         }
 
 

@@ -34,7 +34,8 @@ class Place(NamedTuple):
 class Observation(TypedDict):
     """One verifying run. Counts are the faults of each phase behind the first.
 
-    `unmapped_neighbours` explains a run that does not agree on a busy machine; it never makes one agree.
+    `unmapped_neighbours` explains a run that does not agree on a busy machine, and never makes one agree; in
+    one that does agree nobody looks for them.
     """
 
     residue: Optional[int]
@@ -43,7 +44,7 @@ class Observation(TypedDict):
     predicted: list[int]
     observed: list[int]
     agreed: bool
-    unmapped_neighbours: int
+    unmapped_neighbours: Optional[int]
 
 
 class Prediction(TypedDict):

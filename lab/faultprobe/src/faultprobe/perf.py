@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 from faultprobe import _native, procfs
 from faultprobe.perfrecords import (
@@ -39,6 +39,7 @@ UNPRIVILEGED_RING_BYTES = 512 << 10
 LARGEST_RING_BYTES = 4 << 20
 ALL_RINGS_BYTES = 32 << 20
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
+ANY_PROCESSOR = -1
 DETAIL_TEST_RING_BYTES = 256 << 10
 
 
@@ -91,10 +92,7 @@ def best_detail() -> int:
     without locks (not 32-bit arm without LPAE); the sizes of pages take Linux 5.11. They cost a walk of the
     page tables for each fault, so nobody asks where there are no huge pages.
     """
-    # Since Linux 6.8 each size has a mode of its own beside the common one, which "inherit" refers to.
-    files = [each for name in ("enabled", "shmem_enabled") for each in Path(HUGE_PAGES).glob(f"**/{name}")]
-    modes = [procfs.read_choice(str(each)) or "never" for each in files]
-    has_huge = any(mode not in ("never", "deny", "inherit") for mode in modes)
+    has_huge = any(mode not in ("never", "deny", "inherit") for mode in _huge_page_modes())
     has_huge = has_huge or bool(procfs.read_int("/proc/sys/vm/nr_hugepages"))
     return next(
         (each for each in ((FRAMES_AND_SIZES, FRAMES) if has_huge else (FRAMES,)) if _detail_works(each)),
@@ -102,16 +100,46 @@ def best_detail() -> int:
     )
 
 
+def _huge_page_modes() -> list[str]:
+    """The modes of huge pages; since Linux 6.8 each size has one of its own beside the common one, which
+    "inherit" refers to."""
+    try:
+        folders = [each for each in os.listdir(HUGE_PAGES) if each.startswith("hugepages-")]
+    except OSError:
+        return []
+    files = [
+        f"{HUGE_PAGES}/{each}/{name}" for each in ("", *folders) for name in ("enabled", "shmem_enabled")
+    ]
+    return [procfs.read_choice(each) or "never" for each in files]
+
+
+# What has worked once in this process, which may follow many programs.
+_working: set[int] = set()
+
+
 def _detail_works(detail: int) -> bool:
+    if detail in _working:
+        return True
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         with Recorder(0, from_exec=False, detail=detail, ring_bytes=DETAIL_TEST_RING_BYTES) as recorder:
             page[0] = 1
-            return any(isinstance(each, Fault) and each.physical for each in recorder.events())
+            works = any(isinstance(each, Fault) and each.physical for each in recorder.events())
     except OSError:
         return False
     finally:
         page.close()
+    if works:
+        _working.add(detail)
+    return works
+
+
+class Skimmed(NamedTuple):
+    """What was mapped, in order of time; faults counted; records that are missing."""
+
+    maps: list[Mapped]
+    counted: int
+    lost: int
 
 
 class NoRecorder:
@@ -142,7 +170,8 @@ class Recorder:
 
     With `from_exec` the process must be waiting to exec: the first record is of the new image. `detail`
     asks for what each address led to (see `best_detail`). A process that runs already is followed by the
-    ids of its threads: `pid` and `also`.
+    ids of its threads: `pid` and `also`. With `alone` only the thread `pid` is followed, on whichever
+    processor it runs: one ring in place of one for each processor, which is sooner made.
     Use as a context manager. Raises PerfRefused.
     """
 
@@ -155,6 +184,7 @@ class Recorder:
         user_only: bool = False,
         ring_bytes: int | None = None,
         detail: int = NO_DETAIL,
+        alone: bool = False,
     ) -> None:
         self._descriptors: list[int] = []
         self._rings: list[_native.Ring] = []
@@ -167,7 +197,7 @@ class Recorder:
         self._undecoded: list[tuple[Decoder, bytes]] = []
         self._draining = threading.Lock()
         self._events: list[Event] = []
-        cpus = online_cpus()
+        cpus = [ANY_PROCESSOR] if alone else online_cpus()
         began_ns = time.monotonic_ns()
         first_to_run = (pid, pid) if pid else (os.getpid(), threading.get_native_id())
         sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
@@ -241,9 +271,10 @@ class Recorder:
     def drain(self) -> None:
         """Takes what the rings hold, so that the kernel has room again. From any thread."""
         with self._draining:
-            self._undecoded.extend(
-                (decoder, ring.drain()) for decoder, ring in zip(self._decoders, self._rings)
-            )
+            for decoder, ring in zip(self._decoders, self._rings):
+                data = ring.drain()
+                if data:
+                    self._undecoded.append((decoder, data))
 
     def new_events(self) -> list[Event]:
         """What came since the last call, each processor's in order of time."""
@@ -266,6 +297,20 @@ class Recorder:
         """Everything so far, in order of time."""
         self.new_events()
         return sorted(self._events, key=lambda event: event.time_ns)
+
+    def skim(self) -> Skimmed:
+        """What a program that has ended has mapped, and how many records are missing, without an event for
+        each fault; those can still be asked for. Nothing may have been asked for before.
+        """
+        self.drain()
+        assert not self._events
+        counted, found, skimmers = self.counted, [], {each: each.skimmer() for each in self._decoders}
+        for decoder, data in self._undecoded:
+            found += skimmers[decoder].decode(data)
+        faults = sum(isinstance(each, Fault) for each in found) + sum(s.skimmed for s in skimmers.values())
+        lost = max(sum(each.lost for each in skimmers.values()), counted - faults)
+        maps = [each for each in found if isinstance(each, Mapped)]
+        return Skimmed(sorted(maps, key=lambda each: each.time_ns), counted, lost)
 
     @property
     def counted(self) -> int:

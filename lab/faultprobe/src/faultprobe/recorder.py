@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from resource import struct_rusage
 from typing import Any, TypedDict
 
 from faultprobe._native import Counters
 from faultprobe.launch import Launch
-from faultprobe.perf import Event, Fault, Mapped, Recorder
+from faultprobe.perf import Event, Fault, Mapped, Recorder, Skimmed
 
 SCHEMA_VERSION = 1
 
@@ -31,17 +32,21 @@ class Recording:
     argv: list[str]
     path: str
     pid: int
-    events: list[Event]
-    counted: int
-    lost: int
+    skimmed: Skimmed
     exit_status: int
     inherited: Counters
     rusage: struct_rusage
     argument_pages: int
     stack_start: int
     stdout: bytes | None
+    recorder: Recorder = field(repr=False, compare=False)
 
-    @property
+    @cached_property
+    def events(self) -> list[Event]:
+        """All records, in order of time: decoded when they are first asked for."""
+        return self.recorder.events()
+
+    @cached_property
     def faults(self) -> list[Fault]:
         """One record for each fault, of every thread and descendant, in order of time."""
         return [event for event in self.events if isinstance(event, Fault)]
@@ -49,11 +54,22 @@ class Recording:
     @property
     def maps(self) -> list[Mapped]:
         """Each mapping as it appeared or changed, in order of time."""
-        return [event for event in self.events if isinstance(event, Mapped)]
+        return self.skimmed.maps
+
+    @property
+    def counted(self) -> int:
+        """Faults that the events counted."""
+        return self.skimmed.counted
+
+    @property
+    def lost(self) -> int:
+        """Records that the kernel dropped, faults that were counted but have no record among them: not 0
+        means the recording must not be used."""
+        return self.skimmed.lost
 
     @property
     def faults_lost(self) -> int:
-        """Faults that were counted but have no record: not 0 means the recording must not be used."""
+        """Faults that were counted but have no record."""
         return self.counted - len(self.faults)
 
     @property
@@ -111,32 +127,33 @@ def record(
     stack_limit: int | None = None,
     user_only: bool = False,
     ring_bytes: int | None = None,
+    alone: bool = False,
 ) -> Recording:
     """Runs a program and returns one record for each page fault it took, its threads and children included.
 
     `no_aslr` switches address randomization off for it, `stack_limit` sets its soft stack limit in bytes
     (the kernel lays out mmap below it), `user_only` leaves out faults taken in kernel mode (then an
-    unprivileged user may record), `ring_bytes` is the size of each processor's ring.
+    unprivileged user may record), `ring_bytes` is the size of each processor's ring, `alone` records the
+    program's first thread only.
     Raises FileNotFoundError or PermissionError when the program cannot be run, PerfRefused when the kernel
     does not let us record, OSError for other refusals. The program has ended when this returns.
     """
     with Launch(argv, environment, capture_stdout, no_aslr, stack_limit) as launch:
-        with Recorder(launch.pid, user_only=user_only, ring_bytes=ring_bytes) as recorder:
+        with Recorder(launch.pid, user_only=user_only, ring_bytes=ring_bytes, alone=alone) as recorder:
             launch.go()
             launch.follow(recorder.descriptors, recorder.drain)
-            events, counted, lost = recorder.events(), recorder.counted, recorder.lost
+            skimmed = recorder.skim()
         assert launch.status is not None and launch.rusage is not None
         return Recording(
             argv=list(argv),
             path=launch.path,
             pid=launch.pid,
-            events=events,
-            counted=counted,
-            lost=lost,
+            skimmed=skimmed,
             exit_status=os.waitstatus_to_exitcode(launch.status),
             inherited=launch.inherited,
             rusage=launch.rusage,
             argument_pages=launch.argument_pages,
             stack_start=launch.stack_start,
             stdout=launch.output if capture_stdout else None,
+            recorder=recorder,
         )
