@@ -20,7 +20,7 @@ SCHEDULER :=
 FROM := .
 WORKERS := 2
 
-.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell leave selftest worker report results boxes test-boxes payload lock bench prune clean environment environment-dask environment-dev
+.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell leave selftest repeat worker report results boxes test-boxes payload lock bench prune clean environment environment-dask environment-dev
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ selftest: environment ## Check the ledger in every guest with programs known in 
 
 worker: environment-dask ## Lend this machine to a Dask cluster for guests (SCHEDULER=tcp://host:8786).
 	@$(LAB) worker "$(SCHEDULER)"
+
+repeat: environment ## Measure again and again: are the counts the same every time? (REPEAT=50 times.)
+	@$(LAB) repeat $(SELECTED) --times $(or $(REPEAT),50)
 
 report: environment ## Make the report of the newest results again, offline.
 	@$(LAB) report

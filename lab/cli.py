@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     selftest.add_argument(
         "--repeat", type=_positive, default=200, metavar="N", help="runs of each case in each guest (200)"
     )
+    repeat = add("repeat", "measure again and again: are the counts the same every time?", guests=True)
+    repeat.add_argument("--times", type=_positive, default=50, metavar="N", help="repetitions (50)")
     bench = add("bench", "print the benchmark's numbers", guests=True)
     bench.add_argument("--fresh", action="store_true", help="measure a run from nothing, too (minutes)")
     prune = add("prune", "remove what the cache holds and nobody has used for long")

@@ -54,8 +54,9 @@ def certain(run: GuestRun) -> Iterator[tuple[str, str]]:
     if calibration is not None:
         runs = f"{calibration.runs_without_aslr} runs of pagefault-demo without ASLR, its rises"
         yield runs, " or ".join(_rises(each) for each in calibration.counts_without_aslr)
-        for each in calibration.report.steered:
-            yield f"pagefault-demo without ASLR, libc steered to residue {each.residue}", _rises(each.observed)
+        for place, each in enumerate(calibration.report.steered, 1):
+            where = f"steered to place {place} (residue {each.residue})"
+            yield f"pagefault-demo without ASLR, {where}", _rises(each.observed)
 
 
 def _rises(counts: Sequence[int]) -> str:

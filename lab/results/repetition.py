@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from lab.results import aslr, comparison
 from lab.results.agreement import certain
 from lab.results.document import GuestRun
+from lab.results.rules import Build
 
 SCHEMA_VERSION = 1
 
@@ -58,7 +59,9 @@ class Outcome:
     def add(self, runs: Sequence[GuestRun]) -> list[str]:
         """Judge one more repetition; the lines of what is not as it must be in it, or differs since."""
         self.done += 1
-        new = [f"repetition {self.done}: {line}" for run in runs for line in comparison.compare([run]).findings()]
+        new = [
+            f"repetition {self.done}: {line}" for run in runs for line in comparison.compare([run]).findings()
+        ]
         self.findings += new
         for run in runs:
             for count, value in _counts(run):
@@ -73,7 +76,7 @@ class Outcome:
     def _missing(self, run: GuestRun) -> list[str]:
         """The counts that other repetitions of a guest had and this one has not."""
         lines = [
-            f"repetition {self.done}: {guest}: {name}: not measured"
+            f"repetition {self.done}: {guest}: {name}: not seen"
             for (guest, name), count in self.counts.items()
             if guest == run.guest.name and sum(map(len, count.values.values())) < self.done
         ]
@@ -114,7 +117,7 @@ def _counts(run: GuestRun) -> Iterator[tuple[Count, str]]:
     yield Count(guest, f"{certificate.idle_readings:,} idle readings", Kind.SAME), str(idle)
     for row in comparison.compare([run]).rows:
         (cell,) = row.cells
-        if row.build is comparison.Build.IN_PROCESS or cell.observed is None:
+        if row.build is Build.IN_PROCESS or cell.observed is None:
             continue
         predicted = cell.prediction.counts()
         kind = Kind.PREDICTED if predicted else Kind.LEDGER
@@ -122,7 +125,9 @@ def _counts(run: GuestRun) -> Iterator[tuple[Count, str]]:
     calibration = aslr.calibration(run)
     if calibration is not None:
         # Each is judged by its own place; what is repeated here is that none cost another count.
-        name = f"{calibration.runs_with_aslr} runs with ASLR that cost another count than their place predicts"
+        name = (
+            f"{calibration.runs_with_aslr} runs with ASLR that cost another count than their place predicts"
+        )
         yield Count(guest, name, Kind.SAME), str(sum(not each.agreed for each in calibration.report.aslr_on))
 
 

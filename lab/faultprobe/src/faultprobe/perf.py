@@ -104,7 +104,9 @@ def _huge_page_modes() -> list[str]:
     """The modes of huge pages; since Linux 6.8 each size has one of its own beside the common one, which
     "inherit" refers to."""
     try:
-        folders = [each for each in os.listdir(HUGE_PAGES) if each.startswith("hugepages-")]
+        # Path.glob takes as long as all that is traced when it is emulated.
+        with os.scandir(HUGE_PAGES) as found:
+            folders = [each.name for each in found if each.name.startswith("hugepages-")]
     except OSError:
         return []
     files = [
