@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -142,10 +143,7 @@ def selftest_command(arguments: argparse.Namespace) -> int:
     return EXIT_OK if made["passed"] else EXIT_NOT_AS_PREDICTED
 
 
-def _session(arguments: argparse.Namespace) -> int:
-    return session.run(arguments, main)
-
-
+@functools.cache
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = Parser(
@@ -237,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
         "--no-aslr", dest="aslr", action="store_const", const=["off"], help="the same as --aslr off"
     )
     session.add_arguments(
-        command("session", _session, "Several of these commands in one interpreter, one after another.")
+        command("session", session.run, "Several of these commands in one interpreter, one after another.")
     )
     for one in (record, aslr):
         takes_program(one)

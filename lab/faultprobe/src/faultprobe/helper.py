@@ -6,6 +6,8 @@ Only one can look on at a time (ptrace knows one tracer), and only its own paren
 
 from __future__ import annotations
 
+# Not socket, which is all that is needed of it and more: the slowest import of all here.
+import _socket
 import _thread
 import contextlib
 import errno
@@ -17,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from faultprobe import _native, procfs
 from faultprobe.ledger.schema import MeasuredLedger
@@ -39,6 +41,8 @@ class Helper:
     """
 
     _turn = _thread.allocate_lock()
+    # Process, requests and answers of one that waits already to look on at this process: see `hired`.
+    hired: ClassVar[tuple[int, int, int] | None] = None
 
     def __init__(self) -> None:
         self._pid = 0
@@ -72,11 +76,14 @@ class Helper:
     def _spawn(self) -> None:
         if not sys.executable:
             raise MeasureRefused("this interpreter does not know its own path, so it cannot start a helper")
-        # Imported when it is needed: it is the slowest import of all here.
-        import socket
-
+        if Helper.hired is not None:
+            looker, self._requests, self._answers = Helper.hired
+            Helper.hired = None
+            _native.allow_tracer(looker)
+            self._send(b"%d" % os.getpid())
+            return
         # Messages arrive whole, and one sent to a dead helper raises no SIGPIPE.
-        requests, requests_read = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        requests, requests_read = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._answers, answers_write = os.pipe()
         self._requests = requests.detach()
         try:
@@ -105,12 +112,9 @@ class Helper:
         fetches which pages the faults made; those are in `pages`, in order of address.
         Raises MeasureRefused when there is none.
         """
-        import socket
-
         request = {"windows": windows, "tid": tid, "with_faults": with_faults, "with_pages": with_pages}
         try:
-            with socket.socket(fileno=os.dup(self._requests)) as requests:
-                requests.send(json.dumps(request).encode(), socket.MSG_NOSIGNAL)
+            self._send(json.dumps(request).encode())
             answer = self._hear()
             if "ledger" not in answer:
                 raise MeasureRefused(
@@ -129,6 +133,13 @@ class Helper:
         self.faults = cast("list[PhaseFaults]", answer.get("faults", []))
         self.pages = [MadePages(*each) for each in answer.get("pages", ())]
         return cast(MeasuredLedger, answer["ledger"])
+
+    def _send(self, message: bytes) -> None:
+        requests = _socket.socket(fileno=os.dup(self._requests))
+        try:
+            requests.send(message, _socket.MSG_NOSIGNAL)
+        finally:
+            requests.close()
 
     def close(self) -> None:
         """Ends the process, if it is still there, and lets another one look on."""

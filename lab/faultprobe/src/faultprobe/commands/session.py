@@ -19,14 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from faultprobe.commands.common import EXIT_BAD_ARGUMENTS, EXIT_OK, fail
 
-Main = Callable[[Sequence[str]], int]
-# They measure this process: in one that has done other things before, the counts would be others.
-FRESH = frozenset({"run", "certificate", "counters"})
+# They measure their own process, as `run` does: in one that has done other things before, the counts would
+# be others.
+FRESH = frozenset({"certificate", "counters"})
 NOT_HERE = frozenset({"session"})
 
 
@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, main: Main) -> int:
-    """Runs the jobs by `main`; a line of JSON for each as soon as it is done. 0 when all have been run."""
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the jobs; a line of JSON for each as soon as it is done. 0 when all have been run."""
     if arguments.json is not None:
         return fail(ValueError("session: --json belongs to nothing: all it says is JSON"), EXIT_BAD_ARGUMENTS)
     try:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, main: Main) -> int:
     # The jobs' output takes the place of descriptor 1.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, tempfile.TemporaryDirectory() as folder:
         for job in jobs:
-            answers.write(answer(job, Path(folder) / "document.json", main) + "\n")
+            answers.write(answer(job, Path(folder) / "document.json") + "\n")
             answers.flush()
     return EXIT_OK
 
@@ -77,7 +77,7 @@ def parse(text: str) -> list[list[str]]:
     return jobs
 
 
-def answer(job: list[str], file: Path, main: Main) -> str:
+def answer(job: list[str], file: Path) -> str:
     """Runs one job; one line of JSON: its arguments, exit status, seconds, output and document.
 
     `file` is where its document goes meanwhile. The text of the document is passed on as it is.
@@ -85,7 +85,7 @@ def answer(job: list[str], file: Path, main: Main) -> str:
     began = time.monotonic()
     command = [job[0], "--json", str(file), *job[1:]]
     with _captured() as said:
-        status = _fresh(command) if job[0] in FRESH else _here(command, main)
+        status = _status(command)
     text = file.read_text(encoding="utf-8").strip() if file.exists() else "null"
     file.unlink(missing_ok=True)
     told = {
@@ -112,9 +112,24 @@ def _fresh(command: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _here(command: Sequence[str], main: Main) -> int:
+def _measured(command: Sequence[str]) -> int:
+    """The exit status of `run` in an interpreter of its own, which forks of this one look on at."""
+    from faultprobe import cli, hired
+
+    arguments = cli.parser().parse_args(command)
+    if arguments.no_aslr:
+        return _fresh(command)
+    hired.load()
+    return hired.run(arguments.size, arguments.ledger, arguments.maps, arguments.json)
+
+
+def _status(command: Sequence[str]) -> int:
+    from faultprobe import cli
+
     try:
-        return main(command)
+        if command[0] == "run":
+            return _measured(command)
+        return _fresh(command) if command[0] in FRESH else cli.main(command)
     except SystemExit as error:
         # argparse: a job that is no command line, or one that asks for help.
         return error.code if isinstance(error.code, int) else EXIT_BAD_ARGUMENTS

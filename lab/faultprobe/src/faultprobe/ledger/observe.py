@@ -281,7 +281,11 @@ def _say(descriptor: int, message: object) -> None:
 
 def main() -> None:
     """`python -c ... PID REQUESTS ANSWERS`: the two descriptors are this process's ends of pipes."""
-    pid, requests, answers = (int(each) for each in sys.argv[1:4])
+    serve(*(int(each) for each in sys.argv[1:4]))
+
+
+def serve(pid: int, requests: int, answers: int) -> None:
+    """Has the conversation in this process, which is for nothing else; a refusal is told."""
     # Waited for, not delivered: it tells of stops.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:

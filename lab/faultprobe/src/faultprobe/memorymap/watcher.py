@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 from faultprobe.memorymap.model import MemoryMap
 from faultprobe.memorymap.reader import MapRefused
@@ -38,6 +38,9 @@ class Watcher:
     Threads other than the caller's go on meanwhile. Entering raises MapRefused.
     """
 
+    # Requests and answers of a helper that waits already for this process: see `faultprobe.hired`.
+    hired: ClassVar[tuple[int, int] | None] = None
+
     def __init__(self, with_sums: bool = True, force_pagemap: bool = False) -> None:
         self._settings = (with_sums, force_pagemap)
         self._helper = 0
@@ -45,6 +48,22 @@ class Watcher:
         self.answers = -1
 
     def __enter__(self) -> Watcher:
+        if Watcher.hired is not None:
+            self.requests, self.answers = Watcher.hired
+            Watcher.hired = None
+            os.write(self.requests, b"%20d" % os.getpid())
+        else:
+            self._start()
+        try:
+            # The way there and back is gone beforehand: what it touches for the first time is behind us.
+            for _ in range(WARM_UPS):
+                self._ask(NOTHING)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         if not sys.executable:
             raise MapRefused("this interpreter does not know its own path, so it cannot start a helper")
         requests_read, self.requests = os.pipe()
@@ -65,14 +84,6 @@ class Watcher:
         finally:
             os.close(requests_read)
             os.close(answers_write)
-        try:
-            # The way there and back is gone beforehand: what it touches for the first time is behind us.
-            for _ in range(WARM_UPS):
-                self._ask(NOTHING)
-        except BaseException:
-            self.close()
-            raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -112,10 +123,13 @@ class Watcher:
 
     def close(self) -> None:
         """Ends the helper."""
-        if not self._helper:
+        if self.requests < 0:
             return
         os.close(self.requests)
         os.close(self.answers)
+        self.requests = self.answers = -1
+        if not self._helper:
+            return
         # Its end is not waited for by itself: a fork of this process may hold the other end of its requests.
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(self._helper, os.WNOHANG) == (0, 0):
@@ -125,9 +139,8 @@ class Watcher:
 
     def abandon(self) -> None:
         """In a fork of the process that started it: only lets go of its descriptors."""
-        os.close(self.requests)
-        os.close(self.answers)
         self._helper = 0
+        self.close()
 
     def _ask(self, request: bytes) -> None:
         try:
