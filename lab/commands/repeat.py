@@ -52,8 +52,8 @@ def verdict(outcome: Outcome) -> str:
     if differences:
         return f"{differences} differences in {outcome.done} repetitions"
     return (
-        f"{outcome.done} repetitions: {same} counts that nothing random decides were identical each time, every "
-        "other one was among those predicted, or has a ledger that accounts for it"
+        f"{outcome.done} repetitions: {same} counts that nothing random decides were identical each time; "
+        "every other one was among those predicted, or has a ledger that accounts for it"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from lab.report import accounts, figures, ledgers, memorymaps, pagegrid, residues, startup, words
+from lab.report import accounts, figures, ledgers, linking, memorymaps, pagegrid, residues, startup, words
 from lab.report.sides import facts_of, origin_of
 from lab.results import causes, pages, rules
 from lab.results.comparison import Cell, Comparison, Row, Status
@@ -23,11 +23,8 @@ PROGRAMS = {
     Build.IN_PROCESS: ("faultprobe", "in one process, readings only"),
     Build.DYNAMIC: ("pagefault-demo", "a program that prints between the steps"),
     Build.STATIC: ("pagefault-demo-static", "the same program with its own copy of libc"),
-    Build.STATIC_PIE: ("pagefault-demo-static-pie", "the same, at any address"),
-    Build.NO_PIE: ("pagefault-demo-no-pie", "the dynamic program at a fixed address"),
-    Build.BIND_NOW: ("pagefault-demo-bind-now", "the dynamic program with all functions bound at its start"),
 }
-"""Name of each way to run the phases, and what it is."""
+"""Name of each way to run the phases, and what it is. Other ways to link have a table of their own."""
 
 _SHOWN = 3
 """Pages shown at each end of the buffer; those between are summed up."""
@@ -133,6 +130,8 @@ def render(comparison: Comparison, result: Result) -> str:
             stages=[(stage, startup.EXPLAINED[stage]) for stage in STAGES],
             bills=ledgers.bills(comparison, labels),
             published=startup.published(comparison, labels),
+            linking=linking.of(comparison),
+            steps=[heading for _, heading in linking.STEPS],
             rules=comparison.rules(),
             transcripts=_transcripts(comparison, labels, result),
             residues=residues.table(comparison.runs, labels),
@@ -180,6 +179,8 @@ def _touched(details: Details) -> set[int]:
 def _programs(comparison: Comparison, labels: dict[str, str]) -> list[ShownProgram]:
     programs: list[ShownProgram] = []
     for build, size in dict.fromkeys((row.build, row.size_bytes) for row in comparison.rows):
+        if build not in PROGRAMS:
+            continue
         rows = [row for row in comparison.rows_of(build) if row.size_bytes == size]
         title, note = PROGRAMS[build]
         shown = tuple(_row(comparison, row, labels) for row in rows)
@@ -229,7 +230,7 @@ def _note(cell: Cell) -> str:
 
 def _chart(comparison: Comparison, labels: dict[str, str]) -> str:
     groups: list[figures.Group] = []
-    for build in Build:
+    for build in PROGRAMS:
         rows = {row.phase: row for row in comparison.rows_of(build)}
         if not rows:
             continue
@@ -250,7 +251,7 @@ def _chart(comparison: Comparison, labels: dict[str, str]) -> str:
 
 def _transcripts(comparison: Comparison, labels: dict[str, str], result: Result) -> list[dict[str, object]]:
     shown: list[dict[str, object]] = []
-    for build in rules.DEMONSTRATIONS:
+    for build in (Build.DYNAMIC, Build.STATIC):
         texts = [
             {
                 "label": labels[run.guest.name],

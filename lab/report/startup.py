@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lab.report import words
 from lab.results import startup
 from lab.results.comparison import Comparison
-from lab.results.rules import DEMONSTRATIONS, Build
+from lab.results.rules import Build
 from lab.results.startup import BROUGHT, EXEC, LIBC, LOADER, PROGRAM, StartUp
 
 PUBLISHED = (("a book", 172, 186, 442), ("a training repository", 80, 84, 340))
@@ -24,10 +24,12 @@ EXPLAINED = {
 
 
 def bills(comparison: Comparison) -> list[tuple[str, list[StartUp]]]:
-    """The start-up of each program on the guests whose runs hold a trace; others are left out."""
+    """The start-up of the dynamic and the static program on the guests whose runs hold a trace; others are
+    left out.
+    """
     found = [
         (build.value, [each for each in startup.of(comparison.runs, build) if each is not None])
-        for build in DEMONSTRATIONS
+        for build in (Build.DYNAMIC, Build.STATIC)
     ]
     return [(program, starts) for program, starts in found if starts]
 

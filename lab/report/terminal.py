@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lab.report import accounts, terminal_ledger, terminal_maps, words
+from lab.report import accounts, terminal_ledger, terminal_links, terminal_maps, words
 from lab.results import rules
 from lab.results.comparison import Cell, Comparison, Row, Status
 from lab.results.rules import Build
@@ -21,11 +21,8 @@ TITLES = {
     Build.IN_PROCESS: "faultprobe, in process",
     Build.DYNAMIC: "pagefault-demo",
     Build.STATIC: "pagefault-demo-static",
-    Build.STATIC_PIE: "pagefault-demo-static-pie",
-    Build.NO_PIE: "pagefault-demo-no-pie",
-    Build.BIND_NOW: "pagefault-demo-bind-now",
 }
-"""The ways to run the same phases."""
+"""The programs of the table; other ways to link have one of their own."""
 
 _COLUMNS = {
     rules.MALLOC: "malloc",
@@ -47,6 +44,7 @@ def render(comparison: Comparison, console: Console, report: Path | None = None)
     console.print(Text(_LEGEND, style="dim"))
     _differences(comparison, console)
     terminal_ledger.render(comparison, console)
+    terminal_links.render(comparison, console)
     terminal_maps.render(comparison, console)
     explanation = words.why(comparison)
     if explanation:
@@ -78,7 +76,7 @@ def _table(comparison: Comparison) -> Table:
     columns = {phase: _column(comparison, phase) for phase in _COLUMNS}
     for phase, heading in _COLUMNS.items():
         table.add_column(f"{heading:>{columns[phase].width}}", no_wrap=True)
-    for build in Build:
+    for build in rules.EVERYWHERE:
         rows = {row.phase: row for row in comparison.rows_of(build)}
         if not rows:
             continue
@@ -120,7 +118,8 @@ class _Column:
 
 
 def _column(comparison: Comparison, phase: str) -> _Column:
-    cells = [cell for row in comparison.rows if row.phase == phase for cell in row.cells]
+    rows = [row for row in comparison.rows if row.phase == phase and row.build in rules.EVERYWHERE]
+    cells = [cell for row in rows for cell in row.cells]
     return _Column(
         len(_COLUMNS[phase]),
         max((len(_number(cell)) for cell in cells), default=0),
@@ -149,7 +148,7 @@ def _difference(cell: Cell) -> str:
 def _differences(comparison: Comparison, console: Console) -> None:
     """Each difference once, with the programs that show it and the rules behind it."""
     grouped: dict[tuple[str, str, int, str, Status], list[str]] = {}
-    for row in comparison.rows:
+    for row in (each for each in comparison.rows if each.build in rules.EVERYWHERE):
         for index, cell in enumerate(row.cells):
             status = cell.difference.status
             if status not in (Status.FIRST, Status.SAME):

@@ -55,8 +55,8 @@ def certain(run: GuestRun) -> Iterator[tuple[str, str]]:
         runs = f"{calibration.runs_without_aslr} runs of pagefault-demo without ASLR, its rises"
         yield runs, " or ".join(_rises(each) for each in calibration.counts_without_aslr)
         for place, each in enumerate(calibration.report.steered, 1):
-            where = f"steered to place {place} (residue {each.residue})"
-            yield f"pagefault-demo without ASLR, {where}", _rises(each.observed)
+            rises = f"residue {each.residue}: {_rises(each.observed)}"
+            yield f"pagefault-demo without ASLR, steered to place {place}", rises
 
 
 def _rises(counts: Sequence[int]) -> str:

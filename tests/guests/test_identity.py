@@ -9,7 +9,11 @@ import pytest
 from lab.remote import Remote
 from lab.session import Ready
 
-PYTHON_SAYS = "python3 -c 'import os, sys; {}'"
+PYTHON = (
+    'python3 -I -S -c \'import os; print(os.sysconf("SC_PAGESIZE")); print(open("/proc/self/maps").read())\''
+)
+"""What Python runs on, in one start of it: the page size, then its mappings."""
+
 MUSL = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$"
 # Up to 2.33 libc.so.6 is a link to a file with the version in its name.
 GLIBC = r"/libc\.so\.6$|/libc-\d[^ /]*\.so$"
@@ -18,25 +22,26 @@ LOADED_LIBC = f"{MUSL}|{GLIBC}"
 
 def libc_of(remote: Remote, process: str) -> set[str]:
     """The families of the C libraries mapped into a process of the guest: what it really runs on."""
-    return families(set(re.findall(r"\S+\.so\S*", remote.succeed(f"cat /proc/{process}/maps"))))
+    return families(remote.succeed(f"cat /proc/{process}/maps"))
 
 
-def families(files: set[str]) -> set[str]:
+def families(maps: str) -> set[str]:
+    """The same from the lines of a process's mappings."""
+    files = set(re.findall(r"\S+\.so\S*", maps))
     return {"musl" if re.search(MUSL, file) else "glibc" for file in files if re.search(LOADED_LIBC, file)}
 
 
-def loaded_by_python(remote: Remote) -> set[str]:
-    maps = remote.succeed(PYTHON_SAYS.format('sys.stdout.write(open("/proc/self/maps").read())'))
-    return set(re.findall(r"\S+\.so\S*", maps))
+@pytest.fixture(scope="module")
+def python_says(remote: Remote) -> str:
+    return remote.succeed(PYTHON)
 
 
 def test_the_architecture_is_the_declared_one(ready: Ready, remote: Remote) -> None:
     assert remote.succeed("uname -m").strip() == ready.guest.architecture
 
 
-def test_the_page_size_is_the_declared_one(ready: Ready, remote: Remote) -> None:
-    size = remote.succeed(PYTHON_SAYS.format('print(os.sysconf("SC_PAGESIZE"))'))
-    assert int(size) == ready.guest.page_size
+def test_the_page_size_is_the_declared_one(ready: Ready, python_says: str) -> None:
+    assert int(python_says.splitlines()[0]) == ready.guest.page_size
 
 
 def of_an_image(ready: Ready) -> None:
@@ -50,19 +55,19 @@ def test_the_kernel_is_that_of_the_image(ready: Ready, remote: Remote) -> None:
     assert remote.succeed("uname -r").strip() == ready.image.kernel_release
 
 
-def test_the_libc_version_is_the_declared_one(ready: Ready, remote: Remote) -> None:
+def test_the_libc_version_is_the_declared_one(ready: Ready, remote: Remote, python_says: str) -> None:
     # Both libraries' own words: glibc's libc.so.6 is a program, musl's loader prints its version on stderr.
-    (loaded,) = {file for file in loaded_by_python(remote) if re.search(LOADED_LIBC, file)}
+    (loaded,) = {file for file in re.findall(r"\S+\.so\S*", python_says) if re.search(LOADED_LIBC, file)}
     words = remote.succeed(f"{loaded} 2>&1; true")
     pattern = {"glibc": r"release version (\d+\.\d+)", "musl": r"Version (\S+)"}[ready.guest.libc]
     assert re.findall(pattern, words) == [ready.guest.libc_version]
 
 
-def test_python_runs_on_the_declared_libc(ready: Ready, remote: Remote) -> None:
-    assert families(loaded_by_python(remote)) == {ready.guest.libc}
+def test_python_runs_on_the_declared_libc(ready: Ready, python_says: str) -> None:
+    assert families(python_says) == {ready.guest.libc}
 
 
-def test_everything_runs_on_the_declared_libc(ready: Ready, remote: Remote) -> None:
+def test_everything_runs_on_the_declared_libc(ready: Ready, remote: Remote, python_says: str) -> None:
     of_an_image(ready)
     # PID 1, the login shell, its parent (the SSH server) and Python: the whole userland.
     found = {
@@ -70,5 +75,5 @@ def test_everything_runs_on_the_declared_libc(ready: Ready, remote: Remote) -> N
         "shell": libc_of(remote, "$$"),
         "ssh server": libc_of(remote, "$PPID"),
     }
-    found["python"] = families(loaded_by_python(remote))
+    found["python"] = families(python_says)
     assert found == {key: {ready.guest.libc} for key in found}

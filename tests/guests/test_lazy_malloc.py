@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lab.probe import session
 from lab.remote import Remote
 from lab.results import comparison
-from lab.results.document import GuestRun
+from lab.results.document import GuestRun, parse_probe
 from lab.session import Ready
 
 
@@ -56,12 +57,27 @@ def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
     assert phases["memset"] - memset in (0, 1)
 
 
-def test_any_size_obeys_the_law(ready: Ready, remote: Remote, measured: GuestRun) -> None:
-    # 3 MiB and a byte: another number of pages, not a multiple of them, and above both mmap thresholds.
-    size = 3 * (1 << 20) + 1
-    probe = remote.succeed(f"python3 -m faultprobe run --no-ledger --size {size} --json -")
-    found, predicted = comparison.check_probe(probe.encode(), ready.guest.name)
+@pytest.fixture(scope="module")
+def others(ready: Ready, remote: Remote, measured: GuestRun) -> list[bytes]:
+    """Two runs in processes of their own, without maps and without a ledger: as measured, and of another size.
+
+    3 MiB and a byte are another number of pages, not a multiple of them, and above both mmap thresholds.
+    """
+    plain = ["run", "--no-ledger"]
+    answers = session(remote, [plain, [*plain, "--size", str(3 * (1 << 20) + 1)]], timeout=180)
+    return [each.check(ready.guest.name) for each in answers]
+
+
+def test_any_size_obeys_the_law(ready: Ready, others: list[bytes]) -> None:
+    found, predicted = comparison.check_probe(others[1], ready.guest.name)
     assert found == predicted
+
+
+def test_taking_maps_and_a_ledger_changes_no_count(measured: GuestRun, others: list[bytes]) -> None:
+    (plain,) = parse_probe(others[0], measured.guest.name).experiments
+    (experiment,) = measured.probe.experiments
+    mapped = [(each.name, each.rise_minor, each.rise_major) for each in experiment.phases]
+    assert [(each.name, each.rise_minor, each.rise_major) for each in plain.phases] == mapped
 
 
 WITHOUT_HUGE_PAGES = ("armv7l", "s390x")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 
-from lab.remote import Remote
 from lab.results import pages
 from lab.results.document import GuestRun
 from lab.results.mirror import Experiment
@@ -98,11 +96,3 @@ def test_the_map_behind_malloc_costs_no_fault(measured: GuestRun) -> None:
     # It lies between two readings of its own, outside every phase.
     details = experiment_of(measured).details
     assert (details.look_rise_minor, details.look_rise_major) == (0, 0)
-
-
-def test_taking_maps_changes_no_count(measured: GuestRun, remote: Remote) -> None:
-    # A process of its own, without maps and without a ledger: the same counts to the last fault.
-    plain = json.loads(remote.succeed("python3 -m faultprobe run --no-ledger --json -"))
-    (experiment,) = plain["experiments"]
-    mapped = [(each.name, each.rise_minor, each.rise_major) for each in experiment_of(measured).phases]
-    assert [(each["name"], each["rise_minor"], each["rise_major"]) for each in experiment["phases"]] == mapped

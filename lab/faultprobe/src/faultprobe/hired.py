@@ -23,6 +23,7 @@ PID_DIGITS = 20
 
 def run(size_bytes: int, with_ledger: bool, with_maps: bool, file: str) -> int:
     """The exit code of `faultprobe run` in a fresh process, its document in `file`. Raises OSError."""
+    _load(with_ledger, with_maps)
     told: dict[str, Any] = {"size": size_bytes, "ledger": with_ledger, "maps": with_maps, "file": file}
     ends: list[int] = []
     helpers: list[int] = []
@@ -110,10 +111,12 @@ def _watcher(requests: int, answers: int) -> None:
             watcher.serve(int(asked), requests, answers, False, False)
 
 
-def load() -> None:
+def _load(with_ledger: bool, with_maps: bool) -> None:
     """Imports what the helpers need, so that their forks have it."""
-    from faultprobe.ledger import observe  # noqa: F401
-    from faultprobe.memorymap import states, taking, watcher  # noqa: F401
+    if with_ledger:
+        from faultprobe.ledger import observe  # noqa: F401
+    if with_maps:
+        from faultprobe.memorymap import states, taking, watcher  # noqa: F401
 
 
 def main() -> None:

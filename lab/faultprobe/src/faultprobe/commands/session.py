@@ -119,7 +119,6 @@ def _measured(command: Sequence[str]) -> int:
     arguments = cli.parser().parse_args(command)
     if arguments.no_aslr:
         return _fresh(command)
-    hired.load()
     return hired.run(arguments.size, arguments.ledger, arguments.maps, arguments.json)
 
 
