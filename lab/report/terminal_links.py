@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from lab.report import linking, words
+from lab.report.linking import Linking
 from lab.report.matrix.tables import NOT_PREDICTED, Count
 from lab.results.comparison import Comparison
 
@@ -20,18 +19,7 @@ def render(comparison: Comparison, console: Console) -> None:
         return
     console.print()
     console.print(Text("The demonstration in every way it is linked", style="bold"))
-    names = words.labels(comparison)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    table.add_column("page faults", no_wrap=True)
-    for _, heading in linking.STEPS * len(comparison.runs):
-        table.add_column(Text(f"{heading} "), justify="right", no_wrap=True)
-    if len(comparison.runs) > 1:
-        blanks = [""] * (len(linking.STEPS) - 1)
-        heads = [each for run in comparison.runs for each in (*blanks, names[run.guest.name])]
-        table.add_row("", *(Text(each, style="dim") for each in heads))
-    for way in found.ways:
-        table.add_row(way.name, *(_shown(count) for counts in way.counts for count in counts))
-    console.print(table)
+    _table(found, comparison, console)
     for line in found.absent:
         console.print(Text(line, style="dim"))
     for entry in found.changes:
@@ -42,6 +30,25 @@ def render(comparison: Comparison, console: Console) -> None:
             console.print(Padding(Text(side, style=style), (0, 0, 0, 6), expand=False))
 
 
-def _shown(count: Count) -> Text:
-    text = f"{count.text}{count.mark or ' '}" if count.text else "- "
-    return Text(text, style="bold red" if count.mark == NOT_PREDICTED else "")
+def _table(found: Linking, comparison: Comparison, console: Console) -> None:
+    """A row for each way; the counts of each guest below its name."""
+    labels = words.labels(comparison)
+    names = max(len(way.name) for way in found.ways)
+    # As wide as the widest count and its mark, or the heading, and two blanks.
+    cells = [_shown(count) for way in found.ways for counts in way.counts for count in counts]
+    width = 2 + max(len(cell) for cell in (*cells, *(f"{heading} " for _, heading in linking.STEPS)))
+    block = width * len(linking.STEPS)
+    guests = "".join(f"  {labels[run.guest.name]}".ljust(block) for run in comparison.runs)
+    steps = "".join(f"{heading} ".rjust(width) for _, heading in linking.STEPS) * len(comparison.runs)
+    console.print(Text((" " * names + guests).rstrip(), style="dim"))
+    console.print(Text(("page faults".ljust(names) + steps).rstrip()))
+    for way in found.ways:
+        line = Text(way.name.ljust(names))
+        for count in (each for counts in way.counts for each in counts):
+            line.append(_shown(count).rjust(width), "bold red" if count.mark == NOT_PREDICTED else "")
+        line.rstrip()
+        console.print(line, soft_wrap=True)
+
+
+def _shown(count: Count) -> str:
+    return f"{count.text}{count.mark or ' '}" if count.text else "- "

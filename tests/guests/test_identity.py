@@ -9,9 +9,7 @@ import pytest
 from lab.remote import Remote
 from lab.session import Ready
 
-PYTHON = (
-    'python3 -I -S -c \'import os; print(os.sysconf("SC_PAGESIZE")); print(open("/proc/self/maps").read())\''
-)
+PYTHON = """python3 -I -S -c 'import os; print(os.sysconf("SC_PAGESIZE"), open("/proc/self/maps").read())'"""
 """What Python runs on, in one start of it: the page size, then its mappings."""
 
 MUSL = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$"
@@ -41,7 +39,7 @@ def test_the_architecture_is_the_declared_one(ready: Ready, remote: Remote) -> N
 
 
 def test_the_page_size_is_the_declared_one(ready: Ready, python_says: str) -> None:
-    assert int(python_says.splitlines()[0]) == ready.guest.page_size
+    assert int(python_says.split()[0]) == ready.guest.page_size
 
 
 def of_an_image(ready: Ready) -> None:

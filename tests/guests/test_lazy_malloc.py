@@ -59,7 +59,7 @@ def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
 
 @pytest.fixture(scope="module")
 def others(ready: Ready, remote: Remote, measured: GuestRun) -> list[bytes]:
-    """Two runs in processes of their own, without maps and without a ledger: as measured, and of another size.
+    """Two runs in processes of their own, without maps and ledger: as measured, and of another size.
 
     3 MiB and a byte are another number of pages, not a multiple of them, and above both mmap thresholds.
     """
