@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from labcommand import GUEST, environment_in, lab, qemu_of, running_lab, state_o
 from lab import paths
 from lab.guests import processes
 from lab.results import agreement
+from lab.results.rules import DEMONSTRATIONS
 from lab.results.store import Result
 from lab.session import Given
 
@@ -70,11 +72,7 @@ def test_a_whole_run_passes_and_leaves_everything_it_promises(whole_run: WholeRu
     assert files_of(latest) == {"comparison.json", "junit.xml", "report.html"} | {
         name
         for guest in whole_run.guests
-        for name in (
-            f"runs/{guest}.json",
-            f"transcripts/{guest}-pagefault-demo.txt",
-            f"transcripts/{guest}-pagefault-demo-static.txt",
-        )
+        for name in (f"runs/{guest}.json", *(f"transcripts/{guest}-{build}.txt" for build in DEMONSTRATIONS))
     }
 
 
@@ -127,6 +125,12 @@ def test_on_a_cluster_another_worker_does_what_a_killed_one_began(
     (local,), (run,) = Result(whole_run.latest.resolve()).runs(), Result(latest.resolve()).runs()
     assert list(agreement.disagreements(local, run)) == []
     assert run.commit == local.commit
+
+
+def test_a_guest_that_stays_is_not_repeated(whole_run: WholeRun) -> None:
+    done = lab(whole_run.environment, "repeat", "--guests", GUEST, "--times", "2")
+    assert done.returncode == 20
+    assert "make down" in last_line(done.stderr)
 
 
 def test_guests_that_stay_are_used_and_ended(whole_run: WholeRun) -> None:
@@ -207,3 +211,19 @@ def test_an_unknown_guest_is_refused(environment: dict[str, str]) -> None:
     assert done.returncode == 10
     assert done.stderr.count("\n") == 1
     assert f"did you mean {GUEST}?" in done.stderr
+
+
+def test_repetitions_name_every_count_and_leave_one_result(environment: dict[str, str]) -> None:
+    done = lab(environment, "repeat", "--guests", GUEST, "--times", "2")
+    assert (done.returncode, done.stderr.count("faultlab:")) == (0, 0), done.stdout + done.stderr
+    (result,) = Path(environment["FAULTLAB_RESULTS"]).iterdir()
+    document = json.loads((result / "repetitions.json").read_text())
+    assert (document["repetitions"], document["differences"]) == (2, [])
+    same = [each for each in document["counts"] if each["must_be"] == "the same every time"]
+    assert {tuple(each["values"].values()) for each in same} == {(2,)}
+    # Each build under a shell, each place of libc, the 20 runs without ASLR: far more than a few counts.
+    assert len(same) > 60
+    assert all(each["count"] in done.stdout.replace("\n", "") for each in same[:4])
+    # What did not differ is not kept, and each repetition's guest is gone.
+    assert sorted(each.name for each in result.iterdir()) == ["repetitions.json", "runs", "transcripts"]
+    assert list((Path(environment["FAULTLAB_CACHE"]) / "running").glob("*.json")) == []
