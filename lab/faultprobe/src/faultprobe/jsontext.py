@@ -35,19 +35,17 @@ def write(document: Any, path: str) -> None:
     if path == "-":
         print(dumps(document, indent=2), end="")
         return
-    # An import that is felt under emulation, and not needed for what goes to standard output.
-    import tempfile
-
     target = Path(path)
     if target.exists() and not target.is_file():
         target.write_text(dumps(document), encoding="utf-8")
         return
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    # Not by tempfile, whose import takes longer than many a command when it is emulated.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(dumps(document))
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -6,8 +6,8 @@ would change the state of libc that an experiment finds.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 
 from faultprobe import certificate, experiment, facts
 from faultprobe.version import RUN_SCHEMA_VERSION
@@ -35,7 +35,7 @@ def run(
     ]
     return {
         "schema_version": RUN_SCHEMA_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "faultprobe": facts.identity(),
         "certificate": certificate.make(),
         "facts": facts.collect(),
