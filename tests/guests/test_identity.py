@@ -25,8 +25,12 @@ def libc_of(remote: Remote, process: str) -> set[str]:
 
 def families(maps: str) -> set[str]:
     """The same from the lines of a process's mappings."""
-    files = set(re.findall(r"\S+\.so\S*", maps))
-    return {"musl" if re.search(MUSL, file) else "glibc" for file in files if re.search(LOADED_LIBC, file)}
+    return {"musl" if re.search(MUSL, file) else "glibc" for file in libcs(maps)}
+
+
+def libcs(maps: str) -> set[str]:
+    """The files of the C libraries in them."""
+    return {file for file in re.findall(r"\S+\.so\S*", maps) if re.search(LOADED_LIBC, file)}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,7 @@ def test_the_kernel_is_that_of_the_image(ready: Ready, remote: Remote) -> None:
 
 def test_the_libc_version_is_the_declared_one(ready: Ready, remote: Remote, python_says: str) -> None:
     # Both libraries' own words: glibc's libc.so.6 is a program, musl's loader prints its version on stderr.
-    (loaded,) = {file for file in re.findall(r"\S+\.so\S*", python_says) if re.search(LOADED_LIBC, file)}
+    (loaded,) = libcs(python_says)
     words = remote.succeed(f"{loaded} 2>&1; true")
     pattern = {"glibc": r"release version (\d+\.\d+)", "musl": r"Version (\S+)"}[ready.guest.libc]
     assert re.findall(pattern, words) == [ready.guest.libc_version]

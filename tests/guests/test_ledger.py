@@ -6,6 +6,7 @@ from lab.results import startup
 from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine, Ledger, MeasuredLedger
 from lab.results.mirror import ProbeRun
+from lab.results.rules import Build
 
 
 def told(lines: tuple[CauseLine, ...]) -> int:
