@@ -48,6 +48,9 @@ def certain(run: GuestRun) -> Iterator[tuple[str, str]]:
             yield name, _faults(phase.rise_minor, phase.rise_major)
     for program, traces in run.traces.items():
         if traces.by_shell.level == "full":
+            totals = traces.by_shell.totals
+            name = f"{program} under a shell without ASLR, all faults"
+            yield name, _faults(totals.rise_minor, totals.rise_major)
             for title, (minor, major) in _by_cause(traces.by_shell.causes).items():
                 yield f"{program} under a shell without ASLR, {title}", _faults(minor, major)
     calibration = aslr.calibration(run)

@@ -73,14 +73,16 @@ def test_a_count_that_differs_names_guest_count_values_and_repetition() -> None:
     changed = with_cause(MUSL, "file-map", 1)
     outcome = Outcome(3)
     assert outcome.add([GLIBC, MUSL]) == []
+    total = "musl-1.2.5-x86_64: pagefault-demo under a shell without ASLR, all faults: "
     line = (
         "musl-1.2.5-x86_64: pagefault-demo under a shell without ASLR, file page mapped: "
         "47 minor faults in repetition 1, 48 minor faults in repetition 2"
     )
-    assert outcome.add([GLIBC, changed]) == [line]
+    first, second = outcome.add([GLIBC, changed])
+    assert (first.startswith(total), second) == (True, line)
     # Told once when it is new, and in the end with all repetitions.
     assert outcome.add([GLIBC, changed]) == []
-    assert outcome.differences() == [
+    assert outcome.differences()[1:] == [
         line.replace("47 minor faults in repetition 1, 48 minor faults in repetition 2",
                      "48 minor faults in repetitions 2, 3, 47 minor faults in repetition 1")
     ]  # fmt: skip
@@ -111,9 +113,11 @@ def test_a_count_that_no_place_predicts_is_told() -> None:
 def test_a_count_that_is_missing_once_is_told() -> None:
     without = msgspec.structs.replace(GLIBC, aslr=None)
     outcome = outcome_of((GLIBC,), (without,))
-    assert "repetition 2: glibc-2.41-x86_64: pagefault-demo without ASLR, steered to place 1: not seen" in (
-        outcome.differences()
-    )
+    line = "glibc-2.41-x86_64: pagefault-demo without ASLR, steered to place 1: not seen"
+    assert f"repetition 2: {line}" in outcome.differences()
+    # What is there again in the third is missing in the second only.
+    outcome.add((GLIBC,))
+    assert f"repetition 3: {line}" not in outcome.differences()
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -132,5 +136,5 @@ def test_which_of_parent_and_child_copies_a_shared_page_is_no_difference() -> No
     # The scheduler decides it; how many pages were shared, and what both cost together, it does not.
     swapped = with_cause(with_cause(MUSL, "fork-copy", 1), "fork-reuse", -1)
     assert outcome_of((MUSL,), (swapped,)).differences() == []
-    (line,) = outcome_of((MUSL,), (with_cause(MUSL, "fork-copy", 1),)).differences()
+    _, line = outcome_of((MUSL,), (with_cause(MUSL, "fork-copy", 1),)).differences()
     assert "page shared since fork, copied or reused: 13 minor faults in repetition 1, 14 minor" in line
