@@ -160,9 +160,10 @@ HUGETLB_TUNABLE = Rule(
 AARCH64_THP = Rule(
     "glibc-aarch64-thp",
     "huge pages in malloc by default",
-    "From glibc 2.43 on, malloc on aarch64 asks for transparent huge pages unless the kernel never gives "
-    "them.",
-    "glibc NEWS for 2.43",
+    "From glibc 2.43 on, malloc on aarch64 asks for transparent huge pages, and its heap grows to multiples "
+    "of 2 MiB even where the kernel never gives any: a block that fits what is left comes from the heap, and "
+    "the place of the heap decides whether it does.",
+    "glibc 2.43 NEWS; malloc/malloc.c: thp_init, sysmalloc",
 )
 MMAP_MAX = Rule(
     "mmap-max",

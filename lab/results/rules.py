@@ -221,9 +221,9 @@ def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Itera
             catalogue.HUGETLB_TUNABLE,
             f"glibc.malloc.hugetlb={settings['glibc.malloc.hugetlb']} asks for huge pages",
         )
-    if facts.architecture == "aarch64" and version >= (2, 43) and facts.thp.enabled not in (None, "never"):
+    if facts.architecture == "aarch64" and version >= (2, 43):
         yield Reason(
-            catalogue.AARCH64_THP, f"glibc {facts.libc.version} asks for huge pages on aarch64 by itself"
+            catalogue.AARCH64_THP, f"the heap of glibc {facts.libc.version} grows by 2 MiB on aarch64"
         )
     if _number(settings.get("glibc.mem.tagging", "0")) != 0:
         yield Reason(

@@ -160,7 +160,11 @@ def test_libcs_without_a_rule(family: str, version: str | None, rule: str | None
 
 @pytest.mark.parametrize(
     ("version", "mode", "rule"),
-    [("2.43", "madvise", "glibc-aarch64-thp"), ("2.43", "never", None), ("2.41", "madvise", None)],
+    [
+        ("2.43", "madvise", "glibc-aarch64-thp"),
+        ("2.43", "never", "glibc-aarch64-thp"),
+        ("2.41", "madvise", None),
+    ],
 )
 def test_glibc_on_aarch64_asks_for_huge_pages_from_2_43_on(version: str, mode: str, rule: str | None) -> None:
     libc = mirror.Libc(family="glibc", version=version, version_reason=None, path=None)
