@@ -91,5 +91,9 @@ def _large(flags: list[int]) -> dict[int, range]:
         end = head + 1
         while end < len(flags) and flags[end] & TAIL_FLAG:
             end += 1
+        if end == len(flags):
+            # The kernel maps no folio as a whole that reaches the file's end: what lies behind it must not be
+            # seen (seen on 6.18.44).
+            break
         found.update(dict.fromkeys(range(head, end), range(head, end)))
     return found
