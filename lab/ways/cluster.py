@@ -25,8 +25,11 @@ from lab.ways.arrived import Arrived
 from lab.ways.capacity import needs
 from lab.ways.pool import Watcher
 
+CONNECT_WITHIN = 10.0
+"""Seconds to wait for a scheduler that answers."""
+
 PATIENCE = 30.0
-"""Seconds to wait for a scheduler that answers, and then for a first worker."""
+"""Seconds to wait for a first worker."""
 
 HOW_TO_JOIN = "start workers with `make worker SCHEDULER={}` in a checkout of this commit"
 
@@ -67,7 +70,7 @@ def _connected(address: str) -> Iterator[Any]:
         ) from error
     try:
         # Certificates for tls:// come from Dask's own configuration.
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise NoCluster(f"no Dask scheduler answers: {error}", where=address) from error
     try:
