@@ -97,8 +97,10 @@ def _disk(box: Box, folder: Path) -> Path:
     """A writable disk over the one that is in the box, as Vagrant would unpack it."""
     name = virtualbox.DISK if box.provider == "virtualbox" else "box.img"
     kind = "vmdk" if box.provider == "virtualbox" else "qcow2"
-    with tarfile.open(box.file) as archive:
-        archive.extract(name, folder, filter="data")
+    with tarfile.open(box.file) as archive, (folder / name).open("wb") as unpacked:
+        member = archive.extractfile(name)
+        assert member is not None
+        shutil.copyfileobj(member, unpacked)
     overlay = folder / "overlay.qcow2"
     command = [*tools.utilities().command("qemu-img"), "create", "-q", "-f", "qcow2"]
     process.run(
