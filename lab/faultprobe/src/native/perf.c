@@ -44,7 +44,8 @@ static uint64_t sample_type(int is_named, int detail)
  * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
  *
  * One record for each minor (or major) fault of `pid` and of all its later threads and children on
- * `cpu`; with cpu -1 those of the thread `pid` alone, on any: the kernel has no ring for both. from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
+ * `cpu`; with cpu -1 those of the thread `pid` alone, on any: the kernel has no ring for both.
+ * from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
  * switches too; only with major, whose records name their event. watermark: bytes in the ring that
  * wake a poller. detail: 1 for the physical address behind the data address, 2 for the size of its
  * page as well, both as they are once the fault is served. Less than 0 is for the benchmark:
