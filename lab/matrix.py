@@ -38,7 +38,9 @@ class Box:
     """The Vagrant box a guest is made from when Vagrant provides it."""
 
     box: str
-    box_version: str | None
+    box_version: str
+    libc_version: str | None = None
+    """Where the box has another one than the guest is declared with."""
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,19 @@ class _Entry:
 
     def box(self) -> Box:
         value = self.values["vagrant"]
-        allowed = "a mapping with box: OWNER/NAME and perhaps box_version: TEXT"
-        if not isinstance(value, dict) or not set(value) <= {"box", "box_version"}:
+        allowed = "a mapping with box: OWNER/NAME and box_version: TEXT, and perhaps libc_version: TEXT"
+        needed, known = {"box", "box_version"}, {"box", "box_version", "libc_version"}
+        if not isinstance(value, dict) or not needed <= set(value) <= known:
             raise _wrong(self.guest, "vagrant", value, allowed)
-        box, version = value.get("box"), value.get("box_version")
-        if not isinstance(box, str) or not isinstance(version, str | None):
+        box = Box(**value)
+        if not isinstance(box.box, str) or not isinstance(box.box_version, str):
             raise _wrong(self.guest, "vagrant", value, allowed)
-        return Box(box, version)
+        if "libc_version" in value and not (
+            isinstance(box.libc_version, str) and _VERSION.fullmatch(box.libc_version)
+        ):
+            allowed = 'a version in quotes, such as "1.2.4"'
+            raise _wrong(self.guest, "vagrant: libc_version", box.libc_version, allowed)
+        return box
 
 
 _ANYTHING = re.compile(r"\S+")

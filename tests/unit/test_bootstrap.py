@@ -12,7 +12,7 @@ import pytest
 
 from lab import paths
 
-PACKAGES = "# a comment\n\nmake\ngcc\nvagrant dev\n"
+PACKAGES = "# a comment\n\nmake\ngcc\nvagrant dev\nlibvirt vagrant\n"
 
 DPKG_QUERY = """
 for name; do
@@ -171,6 +171,16 @@ def test_an_environment_for_a_cluster_has_all_that_the_lab_needs_and_one_for_tes
     assert host.run("dev")[1].endswith(MAKES.format(host.root))
     host.calls()
     assert (host.run(), host.run("dask"), host.run("dev"), host.calls()) == ((0, ""), (0, ""), (0, ""), [])
+
+
+def test_for_vagrant_only_packages_are_added_to_what_tests_need(host: Host) -> None:
+    host.run("dev")
+    host.calls()
+    assert host.run("vagrant") == (0, "• Install system packages: libvirt\n")
+    assert host.calls() == ["apt-get update -qq", "apt-get install -y -qq --no-install-recommends libvirt"]
+    assert host.run("dev") == (0, "")
+    assert host.run("vagrant") == (0, "")
+    assert host.calls() == []
 
 
 @pytest.mark.parametrize(("file", "text"), [("checkout/requirements.txt", "x==2\n"), ("version", "3.14")])

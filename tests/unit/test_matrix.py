@@ -81,7 +81,7 @@ def test_every_optional_key_is_read(tmp_path: Path) -> None:
 
 ARCHITECTURES = "x86_64, i686, aarch64, armv7l, riscv64, ppc64le, s390x, loongarch64"
 VERSION = 'a version in quotes, such as "2.41"'
-BOX = "a mapping with box: OWNER/NAME and perhaps box_version: TEXT"
+BOX = "a mapping with box: OWNER/NAME and box_version: TEXT, and perhaps libc_version: TEXT"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,7 @@ BOX = "a mapping with box: OWNER/NAME and perhaps box_version: TEXT"
         ("ansible_user", "two words", "'two words' is not allowed", "a user name"),
         ("ansible_host", "", "'' is not allowed", "a host name or address"),
         ("vagrant", "a/b", "'a/b' is not allowed", BOX),
+        ("vagrant", {"box": "a/b"}, "{'box': 'a/b'} is not allowed", BOX),
         ("vagrant", {"box": "a/b", "version": "1"}, "{'box': 'a/b', 'version': '1'} is not allowed", BOX),
         ("vagrant", {"box": "a/b", "box_version": 1}, "{'box': 'a/b', 'box_version': 1} is not allowed", BOX),
     ],
@@ -118,6 +119,18 @@ def test_a_wrong_value_gets_guest_key_value_and_what_is_allowed(
     with pytest.raises(MatrixError) as caught:
         loaded(tmp_path, **{key: value})
     assert str(caught.value) == f"inventory/guests.yml: guest g: {key}: {found}; allowed: {allowed}"
+
+
+def test_a_box_may_have_a_libc_version_of_its_own(tmp_path: Path) -> None:
+    box = {"box": "a/b", "box_version": "1", "libc_version": "1.2.4"}
+    guest = loaded(tmp_path, vagrant=box)
+    assert guest.vagrant == Box("a/b", "1", "1.2.4")
+    with pytest.raises(MatrixError) as caught:
+        loaded(tmp_path, vagrant=box | {"libc_version": "newest"})
+    assert str(caught.value) == (
+        "inventory/guests.yml: guest g: vagrant: libc_version: 'newest' is not allowed; "
+        'allowed: a version in quotes, such as "1.2.4"'
+    )
 
 
 def test_a_guest_reached_by_ssh_needs_a_host(tmp_path: Path) -> None:

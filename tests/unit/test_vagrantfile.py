@@ -1,13 +1,16 @@
 """The Vagrantfile, read by Vagrant itself and by plain Ruby.
 
-Vagrant refuses to validate a provider block without a provider: a stand-in for VirtualBox's command is put on
-the PATH. It starts no machine; what it lets be checked is that every key in the Vagrantfile exists.
+What this proves: that the file is Ruby, that Vagrant knows every key in it, and what it tells Vagrant. No
+machine is started (`make test-vagrant` does that). Vagrant refuses to validate a provider block without a
+provider: a stand-in for VirtualBox's command is put on the PATH; libvirt's plugin asks for none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lab import matrix
 from lab.paths import REPOSITORY
 
 STAND_IN = """\
@@ -39,7 +43,7 @@ class Recorder
     path = @path + [name.to_s.delete_suffix("=")] + (block ? arguments : [])
     @calls << [path, block ? [] : arguments, options]
     child = Recorder.new(@calls, path)
-    block&.call(child)
+    block&.call(child, Recorder.new(@calls, path + ["override"]))
     child
   end
 
@@ -62,11 +66,14 @@ load ARGV.shift
 """
 
 
+HOST = platform.machine()
+
+
 def guest(**changes: Any) -> dict[str, Any]:
     entry = {
         "libc": "glibc",
         "libc_version": "2.41",
-        "architecture": "x86_64",
+        "architecture": HOST,
         "page_size": 4096,
         "suite": "trixie",
         "vagrant": {"box": "somebody/debian", "box_version": "1.2.3"},
@@ -91,18 +98,47 @@ class Project:
         assert file.read_text().count(old) == 1
         file.write_text(file.read_text().replace(old, new))
 
-    def vagrant(self, *arguments: str) -> tuple[int, str]:
-        """Exit status, and all that Vagrant said."""
-        environment = os.environ | {
+    def build_box(self, guest: str, provider: str) -> str:
+        """Put a box where `make boxes` does; its SHA-256."""
+        folder = self.folder / "boxes" / guest
+        folder.mkdir(parents=True)
+        content = f"{guest} for {provider}".encode()
+        (folder / f"{provider}.box").write_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        (folder / "SHA256SUMS").write_text(f"{sha256}  {provider}.box\n")
+        return sha256
+
+    def pack(self, guest: str) -> None:
+        """Put an archive where `make payload` does."""
+        archive = self.folder / "build" / "payload" / f"{guest}.tar.gz"
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        archive.touch()
+
+    def remember(self, works: bool) -> None:
+        """What the lab's probe notes of KVM."""
+        (self.folder / "cache" / "acceleration").mkdir(parents=True)
+        answer = {"works": works, "reason": "of the test"}
+        (self.folder / "cache" / "acceleration" / "key.json").write_text(json.dumps(answer))
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of the caller's own Vagrant or lab."""
+        own = ("VAGRANT_", "FAULTLAB_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        return kept | {
+            "FAULTLAB_CACHE": str(self.folder / "cache"),
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             "VAGRANT_HOME": str(self.folder / "home"),
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_NO_COLOR": "1",
+            "FAULTLAB_ANSIBLE": "host",
         }
+
+    def vagrant(self, *arguments: str, **variables: str) -> tuple[int, str]:
+        """Exit status, and all that Vagrant said."""
         done = subprocess.run(
             ["vagrant", *arguments],
             cwd=self.folder,
-            env=environment,
+            env=self.environment() | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,11 +147,14 @@ class Project:
         )
         return done.returncode, done.stdout
 
-    def calls(self, *arguments: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
+    def calls(self, *arguments: str, **variables: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
         """What the Vagrantfile tells Vagrant when that is called with these arguments."""
         (self.folder / "recorder.rb").write_text(RECORDER)
         command = ["ruby", "recorder.rb", str(self.folder / "Vagrantfile"), *arguments]
-        done = subprocess.run(command, cwd=self.folder, stdout=subprocess.PIPE, text=True, check=True)
+        environment = self.environment() | variables
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
         return [(" ".join(path), given, options) for path, given, options in json.loads(done.stdout)]
 
 
@@ -132,8 +171,16 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+VALID = "Vagrantfile validated successfully.\n"
+
+
 def test_vagrantfile_is_valid(project: Project) -> None:
-    assert project.vagrant("validate") == (0, "Vagrantfile validated successfully.\n")
+    assert project.vagrant("validate") == (0, VALID)
+
+
+def test_vagrantfile_is_valid_for_libvirt(project: Project) -> None:
+    status, said = project.vagrant("validate", VAGRANT_DEFAULT_PROVIDER="libvirt")
+    assert (status, said) == (0, VALID)
 
 
 def test_vagrantfile_is_valid_without_any_provider(project: Project) -> None:
@@ -143,20 +190,27 @@ def test_vagrantfile_is_valid_without_any_provider(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "complaint"),
+    ("provider", "old", "new", "complaint"),
     [
-        ("virtualbox.cpus =", "virtualbox.cores =", "The following settings shouldn't exist: cores"),
+        ("virtualbox", "virtualbox.gui =", "virtualbox.ui =", "The following settings shouldn't exist: ui"),
+        ("libvirt", "libvirt.disk_bus =", "libvirt.bus =", "The following settings shouldn't exist: bus"),
         (
+            "virtualbox",
             "config.vm.box_check_update",
             "config.vm.box_check",
             "The following settings shouldn't exist: box_check",
         ),
-        ("ansible.config_file", "ansible.config", "The following settings shouldn't exist: config"),
+        (
+            "virtualbox",
+            "ansible.config_file",
+            "ansible.config",
+            "The following settings shouldn't exist: config",
+        ),
     ],
 )
-def test_wrong_key_is_caught(project: Project, old: str, new: str, complaint: str) -> None:
+def test_wrong_key_is_caught(project: Project, provider: str, old: str, new: str, complaint: str) -> None:
     project.edit(old, new)
-    status, said = project.vagrant("validate")
+    status, said = project.vagrant("validate", VAGRANT_DEFAULT_PROVIDER=provider, FAULTLAB_ACCELERATION="tcg")
     assert status == 1
     assert complaint in said
 
@@ -173,7 +227,8 @@ def test_wrong_key_is_caught(project: Project, old: str, new: str, complaint: st
         (
             yaml.safe_dump({"guests": {"hosts": {"g": guest(vagrant={"box": "somebody/debian"})}}}),
             'guest g: vagrant: {"box":"somebody/debian"} is not allowed; allowed: '
-            '{box: OWNER/NAME, box_version: "VERSION"}, both, so that everybody gets the same box',
+            '{box: OWNER/NAME, box_version: "VERSION"}, both, so that everybody gets the same box, '
+            "and libc_version where the box has another one",
         ),
     ],
 )
@@ -196,28 +251,160 @@ def test_asking_for_a_guest_without_a_box_is_one_line(project: Project) -> None:
     status, said = project.vagrant("up", "boxless")
     assert status != 0
     assert said.splitlines()[-1] == (
-        "inventory/guests.yml: guest boxless names no Vagrant box; "
-        "start it under QEMU: make up GUESTS=boxless"
+        "inventory/guests.yml: guest boxless has no Vagrant box for this host; "
+        "build one (make boxes GUESTS=boxless), or start it under QEMU: make up GUESTS=boxless"
     )
 
 
 def test_machine_is_what_its_guest_declares(project: Project) -> None:
     project.declare(small=guest(), large=guest(memory_mib=2048, cpus=4))
-    told = {name: given[0] for name, given, _ in project.calls("up") if len(given) == 1}
+    told = _told(project.calls("up"))
     assert told["vm define large vm box"] == "somebody/debian"
     assert told["vm define large vm box_version"] == "1.2.3"
     sizes = {
         machine: tuple(
-            told[f"vm define {machine} vm provider virtualbox {key}"] for key in ("memory", "cpus")
+            told[f"vm define {machine} vm provider {provider} {key}"] for key in ("memory", "cpus")
         )
         for machine in ("small", "large")
+        for provider in ("virtualbox", "libvirt")
     }
     assert sizes == {"small": (512, 2), "large": (2048, 4)}
 
 
-def test_no_network_but_nat_and_no_shared_folder(project: Project) -> None:
+def _told(calls: list[tuple[str, list[Any], dict[str, Any]]]) -> dict[str, Any]:
+    return {name: given[0] for name, given, _ in calls if len(given) == 1}
+
+
+def test_the_labs_own_box_comes_before_the_public_one(project: Project) -> None:
+    project.declare(g=guest())
+    sha256 = project.build_box("g", "libvirt")
+    told = _told(project.calls("up"))
+    assert told["vm define g vm box"] == "somebody/debian"
+    own = "vm define g vm provider libvirt override vm "
+    assert {name.removeprefix(own): value for name, value in told.items() if name.startswith(own)} == {
+        "box": f"faultlab/g-{sha256[:12]}",
+        "box_version": None,
+        "box_url": f"{project.folder}/boxes/g/libvirt.box",
+        "box_download_checksum": sha256,
+        "box_download_checksum_type": "sha256",
+    }
+    assert [name for name in told if "virtualbox override" in name] == []
+
+
+def test_a_box_is_enough_to_be_a_machine(project: Project) -> None:
+    project.declare(boxed=guest(vagrant=None), boxless=guest(vagrant=None))
+    project.build_box("boxed", "virtualbox")
+    assert _machines(project) == {"boxed": {"primary": True, "autostart": True}}
+
+
+def test_a_box_without_its_checksum_is_one_line(project: Project) -> None:
+    project.declare(g=guest())
+    project.build_box("g", "libvirt")
+    (project.folder / "boxes" / "g" / "SHA256SUMS").write_text("")
+    status, said = project.vagrant("validate")
+    assert status != 0
+    assert said.splitlines()[-1] == "boxes/g: SHA256SUMS does not name libvirt.box; make boxes GUESTS=g"
+
+
+def _machines(project: Project, *arguments: str) -> dict[str, dict[str, Any]]:
+    calls = project.calls(*(arguments or ("up",)))
+    return {name.removeprefix("vm define "): options for name, _, options in calls if _is_define(name)}
+
+
+def _is_define(name: str) -> bool:
+    return name.startswith("vm define ") and name.count(" ") == 2
+
+
+def test_the_pair_comes_up_by_itself_and_its_glibc_guest_is_the_primary_one(project: Project) -> None:
+    project.declare(
+        old=guest(suite="bullseye"),
+        musl=guest(libc="musl"),
+        glibc=guest(),
+        kernel=guest(kernel="5.10"),
+        foreign=guest(architecture="s390x"),
+    )
+    assert _machines(project) == {
+        "old": {"primary": False, "autostart": False},
+        "musl": {"primary": False, "autostart": True},
+        "glibc": {"primary": True, "autostart": True},
+        "kernel": {"primary": False, "autostart": False},
+    }
+
+
+def test_the_pair_is_the_labs_own_default(project: Project) -> None:
+    default = matrix.load().default(HOST)
+    for each in default:
+        if not (project.folder / "boxes" / each.name).exists():
+            project.build_box(each.name, "libvirt")
+    up = [name for name, options in _machines(project).items() if options["autostart"]]
+    assert up == [each.name for each in default]
+
+
+@pytest.mark.parametrize(
+    ("told", "remembered", "driver"), [("kvm", False, "kvm"), ("tcg", True, "qemu"), ("", False, "qemu")]
+)
+def test_libvirt_emulates_unless_kvm_is_known_to_work(
+    project: Project, told: str, remembered: bool, driver: str
+) -> None:
+    project.declare(g=guest())
+    project.remember(remembered)
+    calls = _told(project.calls("up", FAULTLAB_ACCELERATION=told))
+    assert calls["vm define g vm provider libvirt driver"] == driver
+
+
+def test_a_wrong_acceleration_is_one_line(project: Project) -> None:
+    status, said = project.vagrant("validate", FAULTLAB_ACCELERATION="hvf")
+    assert (status != 0, said.splitlines()[-1]) == (
+        True,
+        "FAULTLAB_ACCELERATION=hvf is not allowed; allowed: kvm, tcg",
+    )
+
+
+def test_serial_consoles_go_to_files(project: Project) -> None:
+    project.declare(g=guest())
+    file = f"{project.folder}/.vagrant/console-g.log"
     calls = project.calls("up")
-    assert [name for name, _, _ in calls if name.endswith("network")] == []
+    told = {name: (given, options) for name, given, options in calls}
+    assert told["vm define g vm provider libvirt serial"] == ([], {"type": "file", "source": {"path": file}})
+    uart = next(given[0] for name, given, _ in calls if name.endswith("virtualbox customize"))
+    assert uart[2:] == ["--uart1", "0x3F8", "4", "--uart-mode1", "file", file]
+
+
+def test_without_ansible_on_the_host_each_guest_provisions_itself(project: Project) -> None:
+    project.declare(first=guest(), second=guest())
+    for name in ("first", "second"):
+        project.pack(name)
+    assert project.vagrant("validate", FAULTLAB_ANSIBLE="guest") == (0, VALID)
+    calls = project.calls("up", FAULTLAB_ANSIBLE="guest")
+    provisions = [(name, given, options) for name, given, options in calls if name.endswith("vm provision")]
+    assert [name for name, _, _ in calls if name.endswith("provision ansible")] == []
+    assert [(name, given[0]) for name, given, _ in provisions] == [
+        ("vm define first vm provision", "file"),
+        ("vm define first vm provision", "shell"),
+        ("vm define second vm provision", "file"),
+        ("vm define second vm provision", "shell"),
+    ]
+    assert provisions[0][2]["source"] == "build/payload/first.tar.gz"
+    assert "--limit=first" in provisions[1][2]["inline"]
+
+
+def test_what_a_guest_provisions_itself_with_has_to_be_there(project: Project) -> None:
+    project.declare(first=guest(), second=guest())
+    project.pack("first")
+    status, said = project.vagrant("up", FAULTLAB_ANSIBLE="guest")
+    assert (status != 0, said.splitlines()[-1]) == (
+        True,
+        "build/payload/second.tar.gz is missing; make it on a Debian machine: "
+        "make payload GUESTS=second (docs/vagrant.md)",
+    )
+
+
+def test_no_network_but_nat_and_no_shared_folder(project: Project) -> None:
+    project.declare(g=guest())
+    calls = project.calls("up")
+    networks = [(given, options) for name, given, options in calls if name.endswith("network")]
+    forwarded = {"id": "ssh", "guest": 22, "host": 2222, "host_ip": "127.0.0.1", "auto_correct": True}
+    assert networks == [(["forwarded_port"], forwarded)]
     assert [(given, options) for name, given, options in calls if name == "vm synced_folder"] == [
         ([".", "/vagrant"], {"disabled": True})
     ]
