@@ -47,17 +47,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, *, guests: bool = False) -> argparse.ArgumentParser:
+    def add(name: str, text: str, *, guests: bool = False, anywhere: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         if guests:
             selection.add_options(command)
+        if anywhere:
+            selection.add_provider(command)
         return command
 
-    lab = add("lab", "start the guests, measure, compare, report", guests=True)
+    lab = add("lab", "start the guests, measure, compare, report", guests=True, anywhere=True)
     lab.add_argument("--scheduler", metavar="ADDRESS", help="a Dask cluster to run on: tcp://host:8786")
     worker = add("worker", "lend this machine to a Dask cluster, for guests")
     worker.add_argument("scheduler", metavar="ADDRESS", help="of its scheduler: tcp://host:8786")
-    trace = add("trace", "trace a program of your own in every guest, and compare", guests=True)
+    trace = add(
+        "trace", "trace a program of your own in every guest, and compare", guests=True, anywhere=True
+    )
     trace.add_argument("program", help="a command line in one word: './prog-{libc} input'")
     trace.add_argument("--files", default="", help="files and folders it needs, in one word")
     trace.add_argument("--from", dest="folder", default=".", metavar="FOLDER", help="where they are (here)")
@@ -71,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument(
         "--timeout", type=_positive, default=600, metavar="S", help="seconds for each run (600)"
     )
-    add("up", "start guests that stay until `down`", guests=True)
-    add("down", "stop guests that stayed; all of them by default", guests=True)
-    shell = add("shell", "open a shell in a guest")
+    add("up", "start guests that stay until `down`", guests=True, anywhere=True)
+    add("down", "stop guests that stayed; all of them by default", guests=True, anywhere=True)
+    shell = add("shell", "open a shell in a guest", anywhere=True)
     shell.add_argument("guest", help="its name")
     shell.add_argument(
         "remote_command", nargs="*", metavar="COMMAND", help="a command to run instead of a shell"
@@ -102,7 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     add("lint", "check types, style, playbooks and YAML")
     lock = add("lock", "renew the lock of package versions from the mirror")
     lock.add_argument("--new", action="store_true", help="only add what is not locked yet")
-    selftest = add("selftest", "check the ledger in every guest with programs known in advance", guests=True)
+    selftest = add(
+        "selftest",
+        "check the ledger in every guest with programs known in advance",
+        guests=True,
+        anywhere=True,
+    )
     selftest.add_argument(
         "--repeat", type=_positive, default=200, metavar="N", help="runs of each case in each guest (200)"
     )

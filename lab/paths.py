@@ -31,6 +31,11 @@ def cache() -> Path:
     return Path(base).expanduser().absolute() / "faultlab"
 
 
+def vagrant_notes() -> Path:
+    """The folder in which Vagrant keeps what it knows of this repository's machines."""
+    return REPOSITORY / (os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
+
+
 def runtime() -> Path:
     """A short private folder for sockets: their paths may have 107 bytes at most (unix(7)).
 

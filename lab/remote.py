@@ -119,6 +119,24 @@ def knock(address: Address, *, deadline: float, check: Callable[[], None] | None
     raise BootFailed("no SSH server answered in time", where=str(address), hint=f"last attempt: {last}")
 
 
+def presented_host_key(address: Address, *, name: str) -> str:
+    """The public key that a machine answers with, as known_hosts has it, for whoever may trust and pin it.
+
+    Raises Unreachable.
+    """
+    try:
+        with socket.create_connection((address.host, address.port), timeout=CONNECT_TIMEOUT) as connection:
+            transport = paramiko.Transport(connection)
+            try:
+                transport.start_client(timeout=CONNECT_TIMEOUT)
+                key = transport.get_remote_server_key()
+            finally:
+                transport.close()
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise Unreachable(f"no SSH to {address}: {error!r}", where=name) from error
+    return f"{key.get_name()} {key.get_base64()}"
+
+
 def _script(command: str | Sequence[str]) -> str:
     return command if isinstance(command, str) else shlex.join(command)
 

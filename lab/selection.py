@@ -75,6 +75,17 @@ def add_options(command: ArgumentParser) -> None:
         command.add_argument(f"--{axis.name}", default="", metavar="VALUES", help=f"{axis.help}, or all")
 
 
+def add_provider(command: ArgumentParser) -> None:
+    """Give a command the option that says where guests run; see lab.placement."""
+    command.add_argument(
+        "--provider",
+        default="",
+        metavar="NAME",
+        choices=("", "qemu", "vagrant"),
+        help="qemu or vagrant; default: Vagrant's machines when they are up, else qemu",
+    )
+
+
 def is_given(arguments: Namespace) -> bool:
     """Whether anything was named."""
     return any(_words(getattr(arguments, name)) for name in ("guests", *(axis.name for axis in AXES)))

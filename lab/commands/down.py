@@ -6,9 +6,9 @@ import argparse
 
 from lab import matrix
 from lab.exclusive import exclusive
-from lab.guests import qemu
+from lab.guests import qemu, vagrant
 from lab.selection import is_given, selected
-from lab.steps import step
+from lab.steps import note, step
 
 
 def stop_all(names: frozenset[str] | None = None) -> list[str]:
@@ -22,6 +22,14 @@ def stop_all(names: frozenset[str] | None = None) -> list[str]:
     return stopped
 
 
+def _halt(names: frozenset[str] | None) -> list[str]:
+    made = {name: one for name, one in vagrant.created().items() if names is None or name in names}
+    up = vagrant.running(made)
+    if up:
+        vagrant.halt(up)
+    return up
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Stop the selected guests; those that do not run are none of its business."""
     declared = matrix.load()
@@ -32,5 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         there = [guest.name for guest in chosen if guest.provider == "ssh"]
         others = f"; not the lab's to stop: {', '.join(there)}" if there else ""
     with exclusive("make down"):
-        print("stopped: " + (", ".join(stop_all(names)) or "none was running") + others)
+        stopped = _halt(names) if arguments.provider == vagrant.PROVIDER else stop_all(names)
+    print("stopped: " + (", ".join(stopped) or "none was running") + others)
+    if not arguments.provider and vagrant.created():
+        note("Vagrant's machines are left alone; make down PROVIDER=vagrant halts them")
     return 0

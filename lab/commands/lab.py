@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lab import matrix
 from lab.errors import LabError, NoResult, Verdict
 from lab.exclusive import exclusive
 from lab.matrix import Guest
+from lab.placement import VAGRANT, placed
 from lab.reporting import report
 from lab.results.store import Result
 from lab.selection import selected
@@ -36,11 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     guest's error is raised. Raises NoResult when no guest could be measured.
     """
     guests = selected(matrix.load(), arguments)
+    if arguments.scheduler and arguments.provider == VAGRANT:
+        what = "the machines of Vagrant are those of one host"
+        raise LabError(what, where="PROVIDER=vagrant", hint="leave SCHEDULER out")
     if arguments.scheduler:
         # The caches that are used are those of the workers.
         return _finish(*_on_cluster(guests, arguments.scheduler))
+    moved = placed(guests, arguments.provider)
     with exclusive("make lab"):
-        return _finish(*_locally(guests))
+        return _finish(*_locally(moved, in_vagrant=moved != guests))
 
 
 def _on_cluster(guests: Sequence[Guest], address: str) -> tuple[Result, dict[str, Arrived]]:
@@ -51,13 +57,14 @@ def _on_cluster(guests: Sequence[Guest], address: str) -> tuple[Result, dict[str
     return result, {guest.name: arrived[guest.name] for guest in guests}
 
 
-def _locally(guests: Sequence[Guest]) -> tuple[Result, dict[str, Arrived]]:
-    """Take all guests their way on this machine."""
+def _locally(guests: Sequence[Guest], *, in_vagrant: bool) -> tuple[Result, dict[str, Arrived]]:
+    """Take all guests their way on this machine; those of the lab's own perhaps in Vagrant's machines."""
     names, room, times = [guest.name for guest in guests], capacity.of_this_machine(), Times()
-    planned = _planned(names, times, room) if len(guests) > USUAL else None
+    planned = _planned(names, times, room) if len(guests) > USUAL and not in_vagrant else None
+    way = functools.partial(pool.walk, provider=VAGRANT) if in_vagrant else None
     orders = planned.orders if planned else [Order(guest) for guest in guests]
     with gather.begun() as result, Board(names, planned.left if planned else None) as board:
-        arrived = pool.run(orders, result.path / gather.FOLDER, room, board)
+        arrived = pool.run(orders, result.path / gather.FOLDER, room, board, way=way)
     _remember(times, board, planned)
     # In the order asked for, whoever came first.
     return result, {name: arrived[name] for name in names}

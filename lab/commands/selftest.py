@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lab import matrix
 from lab.exclusive import exclusive
+from lab.placement import placed
 from lab.results import store
 from lab.results.selftest import SelfTest, summaries
 from lab.selection import selected
@@ -18,7 +19,7 @@ from lab.session import start
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it in the selected guests and print a table; 0 when everything is as known in advance, else 1."""
-    guests = selected(matrix.load(), arguments)
+    guests = placed(selected(matrix.load(), arguments), arguments.provider)
     with exclusive("make selftest"), start(guests) as ready:
         result = store.begin()
         found = run_everywhere(ready, arguments.repeat, result)

@@ -9,13 +9,15 @@ import sys
 from lab import matrix
 from lab.errors import MissingTool, UnknownGuest
 from lab.exclusive import exclusive
-from lab.guests import qemu, ssh
+from lab.guests import qemu, ssh, vagrant
+from lab.guests.provider import SUDO
 from lab.remote import Address, ssh_argv
-from lab.session import start
+from lab.session import BUILDS, start
 
 
-def _become(address: Address, command: list[str]) -> int:
-    argv = ssh_argv(address, command)
+def _become(address: Address, command: list[str], *, as_root: bool = False) -> int:
+    typed = [*SUDO, *(command or ["sh", "-l"])] if as_root else command
+    argv = ssh_argv(address, typed)
     if sys.stdin.isatty() and not command:
         argv.insert(1, "-t")
     try:
@@ -32,9 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     (guest,) = matrix.load().select(arguments.guest)
     if guest.provider == "ssh":
         return _become(ssh.address(guest), arguments.remote_command)
+    wanted = arguments.provider or guest.provider
     running = qemu.running()
-    if guest.name in running:
+    if wanted == BUILDS and guest.name in running:
         return _become(running[guest.name].address, arguments.remote_command)
+    made = {name: one for name, one in vagrant.created().items() if name == guest.name}
+    if wanted == vagrant.PROVIDER or (not arguments.provider and vagrant.running(made)):
+        with vagrant.reached([guest]) as (machine,):
+            return _become(machine.address, arguments.remote_command, as_root=not machine.is_root)
     with exclusive("make shell"), start([guest]) as (ready,):
         print(f"{guest.name} runs until this shell ends", file=sys.stderr)
         return _become(ready.machine.address, arguments.remote_command)

@@ -12,6 +12,7 @@ from lab.anyprogram.request import Request
 from lab.anyprogram.tracing import Plan
 from lab.errors import LabError, ProgramFailed, Verdict
 from lab.exclusive import exclusive
+from lab.placement import placed
 from lab.programreport import report
 from lab.results import store
 from lab.results.store import Result
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises BadProgram for what cannot be run, ProgramFailed when the program itself failed.
     """
     asked = request.parse(arguments.program, arguments.files, Path(arguments.folder))
-    guests = selected(matrix.load(), arguments)
+    guests = placed(selected(matrix.load(), arguments), arguments.provider)
     plans = [tracing.plan(asked, guest) for guest in guests]
     with exclusive("make lab CMD=..."), start(guests) as ready:
         for planned, each in zip(plans, ready, strict=True):

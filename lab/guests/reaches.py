@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lab.guests import ssh
+from lab.guests import ssh, vagrant
 from lab.guests.provider import Reach
 
-REACHES: Mapping[str, Reach] = {"ssh": ssh.reached}
+REACHES: Mapping[str, Reach] = {"ssh": ssh.reached, vagrant.PROVIDER: vagrant.reached}

@@ -72,11 +72,11 @@ def run(
     return _Pool(list(orders), folder, capacity, watcher, way or walk).run()
 
 
-def walk(name: str, folder: Path) -> Arrived:
+def walk(name: str, folder: Path, provider: str = "qemu") -> Arrived:
     """Take one guest its way, in a worker: what that needs is imported there already, and not here."""
     from lab.ways import way
 
-    return way.walk(name, folder)
+    return way.walk(name, folder, provider)
 
 
 class _Pool:

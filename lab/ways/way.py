@@ -11,21 +11,22 @@ from pathlib import Path
 from lab import matrix
 from lab.errors import LabError
 from lab.measure import measure_all
+from lab.placement import placed
 from lab.results.store import Result
-from lab.session import Given, start
+from lab.session import BUILDS, Given, start
 from lab.steps import step
 from lab.ways import checks
 from lab.ways.arrived import Arrived, Checked
 
 
-def walk(name: str, folder: Path) -> Arrived:
+def walk(name: str, folder: Path, provider: str = BUILDS) -> Arrived:
     """Take one guest its way and leave its run, transcripts and junit.xml in an empty folder.
 
     Whatever is missing in the cache is built. To be called from the main thread of a process, which the guest
     dies with; the process holds the cache. Raises nothing but KeyboardInterrupt and defects of the lab: an
-    error is part of what arrives.
+    error is part of what arrives. ``provider`` is what a guest runs under whose entry names none.
     """
-    (guest,) = matrix.load().select(name)
+    (guest,) = placed(matrix.load().select(name), provider)
     result = Result(folder)
     try:
         with start([guest]) as ready:

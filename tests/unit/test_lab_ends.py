@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -47,6 +48,10 @@ def one_check_fails(name: str, folder: Path) -> Arrived:
     return arrived if name == PAIR[1] else Arrived(name, checked, None)
 
 
+def in_vagrant(name: str, folder: Path, provider: str = "qemu") -> Arrived:
+    return passed(name, folder) if provider == "vagrant" else all_fail(name, folder)
+
+
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(paths.CACHE_VARIABLE, str(tmp_path / "cache"))
@@ -54,10 +59,10 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def lab_with(way: pool.Walk, monkeypatch: pytest.MonkeyPatch) -> int:
+def lab_with(way: Callable[..., Arrived], monkeypatch: pytest.MonkeyPatch, provider: str = "qemu") -> int:
     monkeypatch.setattr(pool, "walk", way)
     axes = dict.fromkeys(("arch", "libc", "version", "kernel", "pages"), "")
-    return lab.run(argparse.Namespace(guests=" ".join(PAIR), scheduler=None, **axes))
+    return lab.run(argparse.Namespace(guests=" ".join(PAIR), scheduler=None, provider=provider, **axes))
 
 
 def the_result(results: Path) -> Path:
@@ -83,6 +88,10 @@ def test_all_well(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     places = [out.index(f"✓ x ({name})") for name in PAIR] + [out.index("✓ no difference is unexplained")]
     assert places == sorted(places)
     assert "\n7 checks passed\n" in out
+
+
+def test_where_the_guests_run_goes_along_on_their_way(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lab_with(in_vagrant, monkeypatch, "vagrant") == 0
 
 
 def test_one_guest_that_failed_is_named_and_the_other_is_reported(
