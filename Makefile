@@ -11,6 +11,7 @@ GUESTS ?=
 # The axes of the matrix, values by name or all: make lab ARCH=all LIBC=musl. Only the command line counts, for these are
 # common names in environments.
 named = $(if $(filter command,$(origin $(1))),$($(1)))
+PLACED = --provider "$(call named,PROVIDER)"
 SELECTED = --guests "$(GUESTS)" --arch "$(call named,ARCH)" --libc "$(call named,LIBC)" \
   --version "$(call named,VERSION)" --kernel "$(call named,KERNEL)" --pages "$(call named,PAGES)"
 REPEAT ?=
@@ -20,7 +21,8 @@ SCHEDULER :=
 FROM := .
 WORKERS := 2
 
-.PHONY: help lab test test-faultprobe test-lab lint doctor up down shell leave selftest repeat worker report results boxes test-boxes payload lock bench prune clean environment environment-dask environment-dev
+.PHONY: help lab test test-faultprobe test-lab test-boxes test-vagrant lint doctor up down shell leave selftest repeat worker
+.PHONY: report results boxes payload lock bench prune clean environment environment-dask environment-dev environment-vagrant
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,14 +30,14 @@ help: ## List the targets.
 # A command of the user's reaches the lab as it was typed: make leaves $ in it alone, and no shell reads it. Only
 # the command line counts: CMD is too common a name in environments.
 ifeq ($(filter command,$(origin CMD) $(origin FILES)),)
-lab: environment$(if $(SCHEDULER),-dask) ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all; ARCH= LIBC= VERSION= KERNEL= PAGES=; SCHEDULER=tcp://host:8786).
-	@$(LAB) lab $(SELECTED) $(if $(SCHEDULER),--scheduler "$(SCHEDULER)")
+lab: environment$(if $(SCHEDULER),-dask) ## Run the lab: start the guests, measure, compare, report (GUESTS="a b" or all; ARCH= LIBC= VERSION= KERNEL= PAGES=; PROVIDER=vagrant; SCHEDULER=tcp://host:8786).
+	@$(LAB) lab $(SELECTED) $(PLACED) $(if $(SCHEDULER),--scheduler "$(SCHEDULER)")
 else
 lab: export FAULTLAB_CMD := $(value CMD)
 lab: export FAULTLAB_FILES := $(value FILES)
 lab: environment ## With CMD="./prog-{libc} input" FILES="prog-{libc} input": trace your program in every guest.
 	$(if $(SCHEDULER),$(error faultlab: SCHEDULER is not for CMD: a program of yours is traced on this machine))
-	@$(LAB) trace $(SELECTED) --from "$(FROM)" --files "$$FAULTLAB_FILES" \
+	@$(LAB) trace $(SELECTED) $(PLACED) --from "$(FROM)" --files "$$FAULTLAB_FILES" \
 	  $(if $(REPEAT),--repeat $(REPEAT)) $(if $(TIMEOUT),--timeout $(TIMEOUT)) -- "$$FAULTLAB_CMD"
 endif
 
@@ -58,6 +60,10 @@ test-faultprobe: # Its lines would be mixed with the other's: they are shown whe
 test-lab:
 	@$(PYTHON) -m pytest -p tests.workers -n $(WORKERS) tests/integration tests/unit tests/golden
 
+test-vagrant: environment-vagrant ## Vagrant for real: both guests under libvirt in a sandbox, provisioned, measured, destroyed (root).
+	@$(LAB) boxes --provider libvirt
+	@tests/vagrant/run $(PYTHON) -m pytest -x -s tests/vagrant
+
 lint: environment-dev ## Check types, style, playbooks and YAML.
 	@$(LAB) lint
 
@@ -65,19 +71,19 @@ doctor: environment ## Say what this machine has and lacks, and why acceleration
 	@$(LAB) doctor
 
 up: environment ## Start guests that stay (GUESTS="a b" or all).
-	@$(LAB) up $(SELECTED)
+	@$(LAB) up $(SELECTED) $(PLACED)
 
 down: environment ## Stop the guests that stayed.
-	@$(LAB) down $(SELECTED)
+	@$(LAB) down $(SELECTED) $(PLACED)
 
 shell: environment ## Open a shell in a guest: make shell GUEST=...
-	@$(LAB) shell "$(GUEST)"
+	@$(LAB) shell $(PLACED) "$(GUEST)"
 
 leave: environment ## Leave a machine that is not the lab's own as it was before: make leave GUEST=...
 	@$(LAB) leave "$(GUEST)"
 
 selftest: environment ## Check the ledger in every guest with programs known in advance (REPEAT=200 runs of each).
-	@$(LAB) selftest $(SELECTED) --repeat $(or $(REPEAT),200)
+	@$(LAB) selftest $(SELECTED) $(PLACED) --repeat $(or $(REPEAT),200)
 
 worker: environment-dask ## Lend this machine to a Dask cluster for guests (SCHEDULER=tcp://host:8786).
 	@$(LAB) worker "$(SCHEDULER)"
@@ -118,6 +124,9 @@ environment:
 
 environment-dask:
 	@$(BOOTSTRAP) $(VENV) dask
+
+environment-vagrant:
+	@$(BOOTSTRAP) $(VENV) vagrant
 
 environment-dev:
 	@$(BOOTSTRAP) $(VENV) dev
