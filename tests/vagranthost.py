@@ -71,8 +71,15 @@ class Host:
     def inside(self, name: str, command: str) -> str:
         """What a command prints in a guest, entered with `vagrant ssh`."""
         argv = ["vagrant", "ssh", name, "-c", command]
-        done = subprocess.run(argv, cwd=paths.REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout.strip()
+        done = subprocess.run(
+            argv,
+            cwd=paths.REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return done.stdout.replace("\r", "").strip()
 
     def states(self) -> dict[str, str]:
         """The state of each machine, as Vagrant has it."""

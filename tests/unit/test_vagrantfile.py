@@ -399,6 +399,14 @@ def test_what_a_guest_provisions_itself_with_has_to_be_there(project: Project) -
     )
 
 
+def test_what_ansible_installs_is_built_before_the_first_machine(project: Project) -> None:
+    project.declare(first=guest(), second=guest())
+    told = {name: given for name, given, _ in project.calls("up") if name.endswith(" run")}
+    before = "vm define first trigger before up provision reload run"
+    assert told == {before: [{"inline": 'make payload GUESTS="first second"'}]}
+    assert [name for name, _, _ in project.calls("up", "--no-provision") if "trigger" in name] == []
+
+
 def test_no_network_but_nat_and_no_shared_folder(project: Project) -> None:
     project.declare(g=guest())
     calls = project.calls("up")

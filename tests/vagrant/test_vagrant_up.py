@@ -13,6 +13,7 @@ from pathlib import Path
 from vagranthost import Host
 
 from lab.guests import vagrant as provider
+from lab.results import transcript
 
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage/enabled"
 
@@ -40,7 +41,10 @@ def test_the_published_key_was_replaced(host: Host) -> None:
 
 def test_the_demonstration_takes_a_fault_for_each_page(host: Host) -> None:
     for name in host.names:
-        assert "256" in host.inside(name, "pagefault-demo")
+        text = host.inside(name, "/usr/local/bin/pagefault-demo") + "\n"
+        *_, memset, again = transcript.parse(text, name)
+        # 256 pages; malloc has touched the first where its header is there. The exact count is the lab's job.
+        assert (memset.rise_minor in (255, 256), again.rise_minor) == (True, 0)
 
 
 def test_provisioning_again_changes_nothing(host: Host) -> None:
@@ -104,9 +108,10 @@ def test_destroy_leaves_nothing(host: Host) -> None:
 
 def test_without_machines_there_is_one_clear_line(host: Host) -> None:
     said = host.lab("lab", "--provider", "vagrant", status=26)
+    name = host.names[0]
     assert said.text.splitlines()[-1] == (
-        f"faultlab: {', '.join(host.names)}: does not run under Vagrant; "
-        f'start it with: make up PROVIDER=vagrant GUESTS="{" ".join(host.names)}"'
+        f"faultlab: {name}: does not run under Vagrant; "
+        f'start it with: make up PROVIDER=vagrant GUESTS="{name}"'
     )
 
 
