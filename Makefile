@@ -21,7 +21,7 @@ SCHEDULER :=
 FROM := .
 WORKERS := 2
 
-.PHONY: help lab test test-faultprobe test-lab test-boxes test-vagrant lint doctor up down shell leave selftest repeat worker
+.PHONY: help lab test test-faultprobe test-lab test-boxes test-vagrant test-virtualbox lint doctor up down shell leave selftest repeat worker
 .PHONY: report results boxes payload lock bench prune clean environment environment-dask environment-dev environment-vagrant
 
 help: ## List the targets.
@@ -63,6 +63,9 @@ test-lab:
 test-vagrant: environment-vagrant ## Vagrant for real: both guests under libvirt in a sandbox, provisioned, measured, destroyed (root).
 	@$(LAB) boxes --provider libvirt
 	@tests/vagrant/run $(PYTHON) -m pytest -x -s tests/vagrant
+
+test-virtualbox: environment-dev ## Start our boxes in real VirtualBox; without its driver, the musl box, interpreted.
+	@GUESTS="$(GUESTS)" $(PYTHON) -m pytest tests/virtualbox -s $(ARGS)
 
 lint: environment-dev ## Check types, style, playbooks and YAML.
 	@$(LAB) lint

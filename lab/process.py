@@ -48,14 +48,15 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: Path | None = None,
     stdout: Path | None = None,
+    within: float | None = None,
 ) -> None:
-    """Run one command to its end.
+    """Run one command to its end, or until ``within`` seconds have passed.
 
     Its output is appended to ``log`` (or stdout goes to the file ``stdout``). Nothing of its process group
     outlives this call: not after an exception (Ctrl-C included), not when this process is killed.
 
     Raises MissingTool when there is no such program, DiskFull when it ran out of space, BuildFailed (with the
-    last lines of the log) when it ends with another status than 0.
+    last lines of the log) when it ends with another status than 0, or too late.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
@@ -77,16 +78,26 @@ def run(
             )
         except (FileNotFoundError, PermissionError) as error:
             raise MissingTool(f"cannot run {error.filename}: {error.strerror}", where=what) from error
-        with process, _killed_on_error(process):
-            status = process.wait()
+        try:
+            with process, _killed_on_error(process):
+                status = process.wait(within)
+        except subprocess.TimeoutExpired as late:
+            end = last_lines(log, start=before)
+            raise BuildFailed(
+                f"{os.fspath(argv[0])} did not end within {within:g} s",
+                where=what,
+                hint=f"log: {log}, its end:\n{end}",
+            ) from late
     if status:
         raise _failure(os.fspath(argv[0]), status, what, log, before)
 
 
-def captured(argv: Sequence[str], *, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def captured(
+    argv: Sequence[str], *, env: Mapping[str, str], within: float | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, whatever its status, and return what it printed; it ends as in :func:`run`.
 
-    Raises FileNotFoundError when there is no such program.
+    Raises FileNotFoundError when there is no such program, TimeoutExpired after ``within`` seconds.
     """
     with _guarded_group() as group:
         process = subprocess.Popen(
@@ -101,7 +112,7 @@ def captured(argv: Sequence[str], *, env: Mapping[str, str]) -> subprocess.Compl
             errors="replace",
         )
         with process, _killed_on_error(process):
-            stdout, stderr = process.communicate()
+            stdout, stderr = process.communicate(timeout=within)
     return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
 

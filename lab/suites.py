@@ -38,6 +38,9 @@ SUITES: Mapping[str, Suite] = {each.name: each for each in _ALL}
 USUAL_SUITE = "trixie"
 """What guests are made from unless a version is what differs."""
 
+UNSTABLE = "sid"
+"""The suite that is never released; no guest is made from it."""
+
 BACKPORTS = "trixie-backports"
 """Where the kernels between two releases are: the newer ones, built for Debian 13."""
 
@@ -54,4 +57,4 @@ KERNELS: Mapping[str, str] = dict(
 
 def expires(suite: str) -> bool:
     """Whether a suite still changes: its indexes are valid for days, and a mirror's snapshot lives longer."""
-    return suite == BACKPORTS or (suite in SUITES and not SUITES[suite].is_released)
+    return suite in (BACKPORTS, UNSTABLE) or (suite in SUITES and not SUITES[suite].is_released)

@@ -109,8 +109,8 @@ class PrivateApt:
     def _env(self) -> dict[str, str]:
         return {"APT_CONFIG": str(self.root / "apt.conf")}
 
-    def prepare(self, suites: tuple[str, ...]) -> None:
-        """Write the configuration and fetch the suites' signed indexes (network).
+    def prepare(self, suites: tuple[str, ...], components: tuple[str, ...] = ()) -> None:
+        """Write the configuration and fetch the suites' signed indexes (network), of main and ``components``.
 
         Raises NoMirror, FetchFailed (no network, bad signature), MissingTool.
         """
@@ -118,7 +118,7 @@ class PrivateApt:
             raise MissingTool(
                 f"no {KEYRING}", where="this host", hint="install the package debian-archive-keyring"
             )
-        self._configure(suites, mirror())
+        self._configure(suites, ("main", *components), mirror())
         with step(
             f"Read the package indexes of {', '.join(suites)} ({debian_architecture(self.architecture)})"
         ):
@@ -126,7 +126,7 @@ class PrivateApt:
         if done.returncode:
             raise failure(done.stderr, "apt-get update", self.root)
 
-    def _configure(self, suites: tuple[str, ...], address: str) -> None:
+    def _configure(self, suites: tuple[str, ...], components: tuple[str, ...], address: str) -> None:
         for folder in (
             "etc/none",
             "etc/preferences.d",
@@ -144,8 +144,9 @@ class PrivateApt:
             # well signed.
             expiry = " check-valid-until=no" if expires(suite) else ""
             options = f"signed-by={KEYRING}{expiry}"
-            lines.append(f"deb [arch={debian} {options}] {address} {suite} main")
-            lines.append(f"deb-src [{options}] {address} {suite} main")
+            from_where = f"{address} {suite} {' '.join(components)}"
+            lines.append(f"deb [arch={debian} {options}] {from_where}")
+            lines.append(f"deb-src [{options}] {from_where}")
         (self.root / "etc/sources.list").write_text("\n".join(lines) + "\n")
         (self.root / "apt.conf").write_text(
             _acquire_settings()

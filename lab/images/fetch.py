@@ -110,7 +110,8 @@ def resolve_now(recipe_name: str, suite: str, architecture: str) -> tuple[Packag
     sources = {each: wanted.sources for each, wanted in lists.items() if wanted.sources}
     found: list[Package] = []
     if binaries:
-        with _archive(tuple(binaries), architecture) as private:
+        components = tuple(dict.fromkeys(each for wanted in lists.values() for each in wanted.components))
+        with _archive(tuple(binaries), architecture, components) as private:
             for each, wanted in binaries.items():
                 found += wanted.resolve(private, each)
     if sources:
@@ -122,13 +123,15 @@ def resolve_now(recipe_name: str, suite: str, architecture: str) -> tuple[Packag
 
 
 @contextlib.contextmanager
-def _archive(suites: tuple[str, ...], architecture: str) -> Iterator[apt.PrivateApt]:
-    """apt with the indexes of these suites as they are now."""
+def _archive(
+    suites: tuple[str, ...], architecture: str, components: tuple[str, ...] = ()
+) -> Iterator[apt.PrivateApt]:
+    """apt with the indexes of these suites as they are now, of main and of other ``components``."""
     root = paths.cache() / "apt" / f"{'-'.join(suites)}-{apt.debian_architecture(architecture)}"
     root.mkdir(parents=True, exist_ok=True)
     with turn(root.with_name(f".{root.name}.lock")):
         private = apt.PrivateApt(root, architecture)
-        private.prepare(suites)
+        private.prepare(suites, components)
         yield private
 
 

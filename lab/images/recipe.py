@@ -5,10 +5,10 @@ architectures (:func:`kernel_recipe`, and the name of an emulator's package).
 
 Every list may be absent: ``with_dependencies`` (packages and all they depend on), ``alone`` (just these
 files), ``behind`` (the package that a meta package names), ``newest`` (the newest kernel of those whose names
-match a regular expression), ``sources`` (upstream tarballs); lists of another suite than the guest's own
-stand below ``from: {SUITE: {...}}``, and what only guests of one suite get, because the others call it
-otherwise, below ``only: {SUITE: {...}}``. What is another list for one architecture stands, as a whole, below
-``instead: {DEBIAN'S NAME OF IT: {...}}``.
+match a regular expression), ``sources`` (upstream tarballs), ``components`` (of the archive, read beside
+main); lists of another suite than the guest's own stand below ``from: {SUITE: {...}}``, and what only guests
+of one suite get, because the others call it otherwise, below ``only: {SUITE: {...}}``. What is another list
+for one architecture stands, as a whole, below ``instead: {DEBIAN'S NAME OF IT: {...}}``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     behind: tuple[str, ...] = ()
     newest: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
 
     def __add__(self, other: Lists) -> Lists:
         """Both together."""
@@ -45,6 +46,7 @@ class Lists(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.behind + other.behind,
             self.newest + other.newest,
             self.sources + other.sources,
+            self.components + other.components,
         )
 
     @property

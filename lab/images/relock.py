@@ -8,7 +8,7 @@ from lab.images.recipe import box_kernel_recipe, kernel_recipe
 from lab.images.tools import TOOLS_SUITE
 from lab.matrix import Guest, Matrix
 from lab.steps import step
-from lab.suites import KERNELS, SUITES
+from lab.suites import KERNELS, SUITES, UNSTABLE
 
 _OF_BOXES = ("box-tools", "firmware-x86_64", "firmware-aarch64")
 _OF_HOSTS = ("tools", "crosscheck", "page-types", "sudo", *_OF_BOXES)
@@ -22,6 +22,8 @@ def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
     hosts = [(recipe, TOOLS_SUITE, host) for host in HOSTS for recipe in (*_OF_HOSTS, *sorted(emulators))]
     # The tools have trixie's.
     hosts += [("python", suite, host) for host in HOSTS for suite in SUITES if suite != TOOLS_SUITE]
+    # Debian has VirtualBox for x86_64 only, and in no release.
+    hosts.append(("virtualbox", UNSTABLE, "x86_64"))
     guests = [each for guest in matrix.guests for each in _of_guest(guest)]
     return list(dict.fromkeys(hosts + guests))
 

@@ -19,7 +19,7 @@ from lab.images.fetch import PackageSet
 from lab.images.store import Store, key_of
 from lab.images.unpack import unpack
 from lab.steps import step
-from lab.suites import SUITES
+from lab.suites import SUITES, UNSTABLE
 
 TOOLS_SUITE = "trixie"
 _FORMAT = 3
@@ -64,6 +64,10 @@ class Tools:
         return argv
 
 
+def _key(chosen: PackageSet) -> str:
+    return key_of({"packages": chosen.hashes(), "format": _FORMAT})
+
+
 def _ensure(recipe: str, suite: str = TOOLS_SUITE) -> Tools:
     host = host_architecture()
     if host not in HOSTS:
@@ -71,15 +75,13 @@ def _ensure(recipe: str, suite: str = TOOLS_SUITE) -> Tools:
     store = Store()
 
     def use(chosen: PackageSet) -> Path:
-        key = key_of({"packages": chosen.hashes(), "format": _FORMAT})
-
         def build(folder: Path) -> None:
             with step(f"Make the tool directory {recipe} (Debian {suite})"):
                 files = fetch.fetch(chosen.packages)
                 # passwd and its like come along as dependencies; nobody shall run them as root from here.
                 unpack(files.values(), folder, paths.cache() / "logs" / f"{recipe}.log", with_set_id=False)
 
-        return store.ensure("tools", key, build)
+        return store.ensure("tools", _key(chosen), build)
 
     root = fetch.building(recipe, suite, host, use)
     chosen = fetch.locked_set(recipe, suite, host)
@@ -90,6 +92,19 @@ def _ensure(recipe: str, suite: str = TOOLS_SUITE) -> Tools:
 def utilities() -> Tools:
     """e2fsprogs, kmod, qemu-img and Python 3.13; fetched and unpacked at the first call."""
     return _ensure("tools")
+
+
+def virtualbox() -> Tools:
+    """VirtualBox without its kernel module, to be run as :mod:`lab.virtualbox.root` does."""
+    return _ensure("virtualbox", UNSTABLE)
+
+
+def has_virtualbox() -> bool:
+    """Whether :func:`virtualbox` has been called before on this cache, so that it fetches nothing."""
+    if host_architecture() != "x86_64":
+        return False
+    key = _key(fetch.locked_set("virtualbox", UNSTABLE, host_architecture()))
+    return Store().path("tools", key).is_dir()
 
 
 def emulator(architecture: str) -> Tools:

@@ -71,10 +71,11 @@ class Archive:
     key: SigningKey
     address: str
     records: dict[str, str] = field(default_factory=dict)
+    contrib: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     published: int = 0
 
-    def add(self, name: str, version: str, depends: str = "") -> Path:
+    def add(self, name: str, version: str, depends: str = "", *, in_contrib: bool = False) -> Path:
         """Put a package in, in place of any other version of it; returns its file. Publish afterwards."""
         tree = self.root.parent / "tree" / name
         (tree / "DEBIAN").mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ class Archive:
         subprocess.run(
             ["dpkg-deb", "--root-owner-group", "--build", tree, file], check=True, capture_output=True
         )
-        self.records[name] = control + self._checks(file, "Filename")
+        (self.contrib if in_contrib else self.records)[name] = control + self._checks(file, "Filename")
         return file
 
     def add_source(self, name: str, version: str) -> Path:
@@ -125,6 +126,8 @@ class Archive:
         indexes = {
             "main/binary-amd64/Packages": "\n".join(self.records.values()).encode(),
             "main/source/Sources": "\n".join(self.sources.values()).encode(),
+            "contrib/binary-amd64/Packages": "\n".join(self.contrib.values()).encode(),
+            "contrib/source/Sources": b"",
         }
         rows = ""
         for index, plain in indexes.items():
@@ -136,7 +139,7 @@ class Archive:
         release = suite / "Release"
         release.write_text(
             "Origin: Debian\nLabel: Debian\nSuite: stable\nCodename: stable\n"
-            "Date: Thu, 01 Jan 2026 00:00:00 UTC\nArchitectures: amd64\nComponents: main\n"
+            "Date: Thu, 01 Jan 2026 00:00:00 UTC\nArchitectures: amd64\nComponents: main contrib\n"
             f"SHA256:\n{rows}"
         )
         signed = suite / "InRelease"

@@ -157,3 +157,18 @@ def test_last_lines_are_the_end_indented(tmp_path: Path) -> None:
     log.write_text("one\ntwo\nthree\n")
     assert last_lines(log, 2) == "    two\n    three"
     assert last_lines(log, 5, start=4) == "    two\n    three"
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(BuildFailed) as caught:
+        run(["sh", "-c", "echo started; " + FAMILY, str(pids)], what="x", log=tmp_path / "log", within=1.0)
+    assert str(caught.value).startswith(f"x: sh did not end within 1 s; log: {tmp_path}/log, its end:\n")
+    assert "    started" in str(caught.value)
+    for pid in pids.read_text().split():
+        wait_until(lambda pid=pid: not is_running(int(pid)))
+
+
+def test_what_is_captured_is_ended_when_it_takes_too_long() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        captured(["sleep", "60"], env=os.environ, within=0.1)

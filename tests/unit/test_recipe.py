@@ -78,3 +78,16 @@ def test_every_kind_of_list_is_resolved(archive: Archive, tmp_path: Path) -> Non
         ("kernel", "5", "amd64"),
         ("app", "1-1", "source"),
     ]
+
+
+def test_a_recipe_can_ask_for_another_component_of_the_archive(archive: Archive, tmp_path: Path) -> None:
+    archive.add("machine", "7", depends="library", in_contrib=True)
+    archive.add("library", "2")
+    archive.publish()
+    recipe_file = tmp_path / "recipes" / "x.yml"
+    recipe_file.write_text("with_dependencies: [machine]\n")
+    with pytest.raises(BuildFailed, match="Unable to locate package machine"):
+        fetch.resolve_now("x", "stable", "x86_64")
+    recipe_file.write_text("components: [contrib]\nwith_dependencies: [machine]\n")
+    found = fetch.resolve_now("x", "stable", "x86_64")
+    assert [package.name for package in found] == ["library", "machine"]
