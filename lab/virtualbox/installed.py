@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.virtualbox.program import VirtualBox
+from lab.virtualbox.program import VirtualBox, VirtualBoxFailed
 
 DRIVER = Path("/dev/vboxdrv")
 """What VirtualBox's kernel module makes on Linux; on macOS and Windows it has other names."""
@@ -43,8 +43,9 @@ def own(folder: Path) -> Iterator[VirtualBox]:
         yield virtualbox
     finally:
         for machine in virtualbox.machines():
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(VirtualBoxFailed):
                 virtualbox.manage("controlvm", machine, "poweroff")
+        # A linked clone before what it was cloned from.
         for machine in reversed(tuple(virtualbox.machines())):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(VirtualBoxFailed):
                 virtualbox.manage("unregistervm", machine, "--delete")

@@ -58,7 +58,8 @@ class VirtualBox:
 
     def version(self) -> str:
         """Its version, e.g. 7.2.22_Debianr175245."""
-        return self.manage("--version").strip()
+        # A package's wrapper warns first when the driver is not loaded.
+        return self.manage("--version").splitlines()[-1]
 
     def machines(self) -> dict[str, str]:
         """The machines that it knows: name by identifier, the oldest first."""
