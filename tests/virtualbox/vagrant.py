@@ -18,17 +18,8 @@ from lab.virtualbox.program import VirtualBox
 VAGRANTFILE = """\
 # The repository's own Vagrantfile, with as much patience as VirtualBox needs here.
 load "{repository}/Vagrantfile"
-Vagrant.configure("2") do |config|
-  config.vm.boot_timeout = {seconds}
-  {engine}
-end
+Vagrant.configure("2") {{ |config| config.vm.boot_timeout = {seconds} }}
 """
-
-INTERPRETED = (
-    'config.vm.provider("virtualbox") '
-    '{ |one| one.customize ["modifyvm", :id, "--vm-execution-engine", "recompiler"] }'
-)
-"""Without it VirtualBox 7.2 asks for its driver. The recompiler is the faster of its two interpreters."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +77,7 @@ class Vagrant:
         project.mkdir()
         for name in ("inventory", "provision"):
             (project / name).symlink_to(paths.REPOSITORY / name)
-        engine = "" if virtualbox.has_driver else INTERPRETED
-        text = VAGRANTFILE.format(repository=paths.REPOSITORY, seconds=within.boot, engine=engine)
+        text = VAGRANTFILE.format(repository=paths.REPOSITORY, seconds=within.boot)
         (project / "Vagrantfile").write_text(text)
         return cls(virtualbox, project)
 
