@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ INTERPRETED = (
     "VirtualBox's interpreter without its driver: proves import, settings and boot of the box, not speed, "
     "not hardware virtualization"
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C end the tests where it is ignored, as in a background job, and SIGTERM like it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
