@@ -44,7 +44,8 @@ static uint64_t sample_type(int is_named, int detail)
  * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
  *
  * One record for each minor (or major) fault of `pid` and of all its later threads and children on
- * `cpu`; with cpu -1 those of the thread `pid` alone, on any: the kernel has no ring for both.
+ * `cpu`; with cpu -1 those of the thread `pid` alone, on any: the kernel has no ring for both. A
+ * count needs none, and has threads and children on any.
  * from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
  * switches too; only with major, whose records name their event. watermark: bytes in the ring that
  * wake a poller. detail: 1 for the physical address behind the data address, 2 for the size of its
@@ -69,7 +70,7 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     attr.sample_type = detail <= EMPTY_RECORD ? 0 : sample_type(major, detail);
     attr.disabled = from_exec ? 1 : 0;
     attr.enable_on_exec = from_exec ? 1 : 0;
-    attr.inherit = cpu >= 0 ? 1 : 0;
+    attr.inherit = cpu >= 0 || detail == NO_RECORD ? 1 : 0;
     attr.exclude_kernel = user_only ? 1 : 0;
     attr.exclude_hv = user_only ? 1 : 0;
     attr.mmap = attr.mmap_data = attr.mmap2 = sideband ? 1 : 0;
