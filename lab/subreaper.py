@@ -23,7 +23,7 @@ from pathlib import Path
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for what the command left behind."""
 
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _AWAITED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT)
 
@@ -32,8 +32,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; its exit status, or 128 and the number of the signal that ended it."""
     parent, *command = argv
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):
         return 128 + signal.SIGTERM
     try:
@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
         _end_all()
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
+    """Set one attribute of this process, by prctl(2). Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()

@@ -130,11 +130,6 @@ def _forget(name: str, state: State | None) -> None:
     _file(name).unlink(missing_ok=True)
 
 
-def kept_log(name: str, log: str = "console") -> Path:
-    """Where the console log of a guest that is gone was put."""
-    return paths.cache() / "logs" / f"{name}.{log}.log"
-
-
 def _clean(name: str) -> State | None:
     """The state of a guest that runs; whatever else is there under its name is removed."""
     state = _read(_file(name))

@@ -6,7 +6,6 @@ starts from the same clean state within milliseconds. It tells its progress and 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import threading
@@ -21,11 +20,11 @@ from typing import Any
 from lab import steps
 from lab.errors import LabError, WorkerLost
 from lab.steps import Event
+from lab.subreaper import PR_SET_PDEATHSIG, prctl
 
 PATIENCE = 30.0
 """Seconds a worker may take to end its guest and remove its files when it is asked to stop."""
 
-_PR_SET_PDEATHSIG = 1
 _context = get_context("forkserver")
 _context.set_forkserver_preload(["lab.ways.preload"])
 
@@ -118,10 +117,7 @@ def call(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
 
 def tie_to_parent(parent: int, number: signal.Signals) -> None:
     """Have the kernel send a signal to this process when its parent ends (prctl(2)); at once when it has."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), "prctl")
+    prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
 

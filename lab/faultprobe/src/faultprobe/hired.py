@@ -56,8 +56,10 @@ def run(size_bytes: int, with_ledger: bool, with_maps: bool, file: str) -> int:
 
 
 def _code(pid: int) -> int:
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if code >= 0 else 128 - code
+    # Not above: the measured process imports this module, and needs none of that.
+    from faultprobe.commands.common import shell_status
+
+    return shell_status(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _pipes(ends: list[int], is_socket: bool) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -113,10 +115,13 @@ def _watcher(requests: int, answers: int) -> None:
 
 def _load(with_ledger: bool, with_maps: bool) -> None:
     """Imports what the helpers need, so that their forks have it."""
+    import importlib
+
     if with_ledger:
-        from faultprobe.ledger import observe  # noqa: F401
+        importlib.import_module("faultprobe.ledger.observe")
     if with_maps:
-        from faultprobe.memorymap import states, taking, watcher  # noqa: F401
+        for name in ("states", "taking", "watcher"):
+            importlib.import_module(f"faultprobe.memorymap.{name}")
 
 
 def main() -> None:

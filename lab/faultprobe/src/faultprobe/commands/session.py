@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import signal
@@ -20,8 +19,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from faultprobe.commands.common import EXIT_BAD_ARGUMENTS, EXIT_OK, fail
+from faultprobe.commands.common import EXIT_BAD_ARGUMENTS, EXIT_OK, fail, shell_status
 
 # They measure their own process, as `run` does: in one that has done other things before, the counts would
 # be others.
@@ -110,9 +110,9 @@ def _folder() -> Iterator[Path]:
         folder.rmdir()
 
 
-def _opened(path: str) -> contextlib.AbstractContextManager[io.TextIOBase]:
+def _opened(path: str) -> contextlib.AbstractContextManager[TextIO]:
     if path == "-":
-        return contextlib.nullcontext(sys.stdin)  # type: ignore[arg-type]
+        return contextlib.nullcontext(sys.stdin)
     return Path(path).open(encoding="utf-8")
 
 
@@ -120,8 +120,7 @@ def _fresh(command: Sequence[str]) -> int:
     """The exit status of a command in an interpreter of its own."""
     argv = [sys.executable, "-m", "faultprobe", *command]
     pid = os.posix_spawn(sys.executable, argv, os.environ)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code if code >= 0 else 128 - code
+    return shell_status(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _measured(command: Sequence[str]) -> int:

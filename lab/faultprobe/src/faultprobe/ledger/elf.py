@@ -95,13 +95,6 @@ class Elf:
             return 0, 0
         return self.loads[0].address, max(each.address + each.memory_size for each in self.loads)
 
-    def address_of(self, offset: int) -> int | None:
-        """The image's address of a byte of the file; None when no segment loads it."""
-        for each in self.loads:
-            if each.offset <= offset < each.offset + each.file_size:
-                return each.address + offset - each.offset
-        return None
-
     @functools.cached_property
     def symbols(self) -> list[Symbol]:
         """Functions by address, from .symtab and .dynsym."""
