@@ -23,7 +23,8 @@ _WHERE = "inventory/guests.yml"
 LIBCS = ("glibc", "musl")
 USUAL_KERNEL = SUITES[USUAL_SUITE].kernel
 """What guests have unless the version or the kernel is what differs."""
-PROVIDERS = ("qemu", "vagrant", "ssh")
+EMBEDDED, VAGRANT, SSH = PROVIDERS = ("qemu", "vagrant", "ssh")
+"""How a guest comes to run: embedded, it boots what the lab builds; the others are there already."""
 ANY_KERNEL = "any"
 """The kernel of a machine that the lab did not build and whose entry claims none: whatever it has."""
 
@@ -69,10 +70,15 @@ class Guest:
     ansible_ssh_private_key_file: str | None = None
 
     @property
+    def is_built_here(self) -> bool:
+        """Whether the lab builds what it runs; it is a machine that is there otherwise."""
+        return self.provider == EMBEDDED
+
+    @property
     def is_usual(self) -> bool:
         """Whether it has the suite, kernel and page size that guests have unless one of them is the axis."""
         return (
-            self.provider == "qemu"
+            self.is_built_here
             and self.suite == USUAL_SUITE
             and self.kernel == USUAL_KERNEL
             and self.page_size == ARCHITECTURES[self.architecture].page_size
@@ -160,7 +166,7 @@ class _Entry:
     def libc_version(self, provider: str, libc: str, suite: Suite) -> str:
         """The version as declared; of a guest that the lab builds it is the one its suite has."""
         value = self.text("libc_version", _VERSION, 'a version in quotes, such as "2.41"')
-        if provider == "qemu" and value != suite.libc_version(libc):
+        if provider == EMBEDDED and value != suite.libc_version(libc):
             allowed = f'"{suite.libc_version(libc)}", the {libc} of {suite.name}'
             raise _wrong(self.guest, "libc_version", value, allowed)
         return value
@@ -168,12 +174,12 @@ class _Entry:
     def suite(self, provider: str) -> Suite:
         """The suite as declared; of a machine that is there it need not be."""
         libc, version = self.one_of("libc", LIBCS), self.values.get("libc_version")
-        nearest = nearest_suite(libc, version) if provider != "qemu" and isinstance(version, str) else None
+        nearest = nearest_suite(libc, version) if provider != EMBEDDED and isinstance(version, str) else None
         return SUITES[self.one_of("suite", tuple(SUITES), nearest)]
 
     def kernel(self, provider: str) -> str:
         """The series as declared; a machine that is there may have any."""
-        if provider == "qemu":
+        if provider == EMBEDDED:
             return str(self.one_of("kernel", tuple(KERNELS), USUAL_KERNEL))
         claimed = "kernel" in self.values
         return self.text("kernel", _SERIES, 'a series in quotes, such as "6.6"') if claimed else ANY_KERNEL
@@ -221,14 +227,14 @@ def nearest_suite(libc: str, version: str) -> str:
 
 def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
     entry = _Entry(name, values)
-    provider = entry.one_of("provider", PROVIDERS, "qemu")
+    provider = entry.one_of("provider", PROVIDERS, EMBEDDED)
     architecture = entry.one_of("architecture", tuple(ARCHITECTURES))
     page_sizes, of = _page_sizes(architecture, provider)
     hardware = ARCHITECTURES[architecture].hardware
-    has_host = "ansible_host" in values or provider == "ssh"
+    has_host = "ansible_host" in values or provider == SSH
     suite = entry.suite(provider)
     libc = entry.one_of("libc", LIBCS)
-    most_cpus = hardware.most_cpus if provider == "qemu" else 64
+    most_cpus = hardware.most_cpus if provider == EMBEDDED else 64
     return Guest(
         name=name,
         libc=libc,
@@ -279,7 +285,7 @@ def _read(path: Path) -> Any:
 
 def _page_sizes(architecture: str, provider: str) -> tuple[tuple[int, ...], str]:
     """The page sizes a guest may have, and what the list is of."""
-    if provider == "qemu":
+    if provider == EMBEDDED:
         return tuple(ARCHITECTURES[architecture].kernels), f" on {architecture} with provider qemu"
     return ARCHITECTURES[architecture].page_sizes, f" on {architecture}"
 

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 from lab import paths
 from lab.errors import LabError
-from lab.matrix import Guest
+from lab.matrix import VAGRANT, Guest
 from lab.steps import note
-
-EMBEDDED, VAGRANT = "qemu", "vagrant"
 
 
 def placed(guests: Sequence[Guest], provider: str) -> tuple[Guest, ...]:
@@ -20,7 +18,7 @@ def placed(guests: Sequence[Guest], provider: str) -> tuple[Guest, ...]:
     one of them is up, which is said, and the embedded guests otherwise: a mixture would differ in more than
     the guests do.
     """
-    free = [guest.name for guest in guests if guest.provider == EMBEDDED]
+    free = [guest.name for guest in guests if guest.is_built_here]
     if provider == VAGRANT or (not provider and free and _all_up(free)):
         return tuple(
             dataclasses.replace(guest, provider=VAGRANT) if guest.name in free else guest for guest in guests

@@ -15,7 +15,7 @@ from lab.results import store
 from lab.results.document import GuestRun
 from lab.results.repetition import Outcome
 from lab.results.store import Result
-from lab.session import BUILDS, start
+from lab.session import start
 from lab.steps import note, step
 
 DOCUMENT = "repetitions.json"
@@ -55,7 +55,7 @@ def repeat(guests: Sequence[Guest], times: int, result: Result) -> Outcome:
 
 def _refuse_what_stays(guests: Sequence[Guest]) -> None:
     for guest in guests:
-        if guest.provider != BUILDS:
+        if not guest.is_built_here:
             raise MatrixError(
                 f"guest {guest.name}: the lab cannot start a machine of provider {guest.provider!r} anew",
                 where="inventory/guests.yml",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from lab.architectures import ARCHITECTURES, pages_text
 from lab.errors import UnknownGuest
-from lab.matrix import USUAL_KERNEL, Guest, Matrix
+from lab.matrix import EMBEDDED, USUAL_KERNEL, VAGRANT, Guest, Matrix
 from lab.suites import USUAL_SUITE
 
 _ALL = "all"
@@ -81,7 +81,7 @@ def add_provider(command: ArgumentParser) -> None:
         "--provider",
         default="",
         metavar="NAME",
-        choices=("", "qemu", "vagrant"),
+        choices=("", EMBEDDED, VAGRANT),
         help="qemu or vagrant; default: Vagrant's machines when they are up, else qemu",
     )
 
@@ -143,7 +143,7 @@ def _as_usual(guests: tuple[Guest, ...], wanted: Mapping[str, Sequence[str]], ho
 
     The lab's own before somebody's machines: those are only worked on when nothing else is meant.
     """
-    guests = tuple(guest for guest in guests if guest.provider == "qemu") or guests
+    guests = tuple(guest for guest in guests if guest.is_built_here) or guests
     for axis in AXES:
         if not wanted[axis.name]:
             guests = tuple(guest for guest in guests if axis.is_usual(guest, host)) or guests

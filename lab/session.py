@@ -27,7 +27,7 @@ from lab.guests.spec import Spec
 from lab.images import Image, fetch, image_for, tools
 from lab.images.fetch import PackageSet
 from lab.images.store import Store
-from lab.matrix import Guest
+from lab.matrix import EMBEDDED, Guest
 from lab.parallel import ended_when_given_up, in_parallel
 from lab.probe import PROBE
 from lab.provisioning import Target, provision, provisioned_key
@@ -45,9 +45,6 @@ CALIBRATION = "/var/lib/faultlab/aslr.json"
 
 ASLR = ("aslr", "--calibration", CALIBRATION)
 """faultprobe's ASLR experiment."""
-
-BUILDS = "qemu"
-"""The provider whose guests the lab builds itself; all others reach machines that are there."""
 
 _TEMPLATE = "template.qcow2"
 
@@ -80,7 +77,7 @@ class Ready:
     @property
     def is_built_here(self) -> bool:
         """Whether the lab built what it runs; it is somebody's machine otherwise, known by its answers."""
-        return self.guest.provider == BUILDS
+        return self.guest.is_built_here
 
     @property
     def accelerator(self) -> str:
@@ -135,7 +132,7 @@ def prepare(guest: Guest) -> Prepared:
 
     Raises MatrixError for any other guest.
     """
-    if guest.provider != BUILDS:
+    if not guest.is_built_here:
         raise MatrixError(
             f"guest {guest.name}: provider: {guest.provider!r} has no image of the lab's",
             where="inventory/guests.yml",
@@ -206,7 +203,7 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
     provisioned where it is. Raises MatrixError for a provider that the lab cannot work with.
     """
     for guest in guests:
-        if guest.provider != BUILDS and guest.provider not in REACHES:
+        if not guest.is_built_here and guest.provider not in REACHES:
             raise MatrixError(
                 f"guest {guest.name}: provider: {guest.provider!r} is not started by the lab",
                 where="inventory/guests.yml",
@@ -215,10 +212,10 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
     ready: dict[str, Ready] = {}
     with contextlib.ExitStack() as stack:
         # Somebody's machine first: that it does not answer, or is another one, is told before any is built.
-        for provider in (*REACHES, BUILDS):
+        for provider in (*REACHES, EMBEDDED):
             chosen = [guest for guest in guests if guest.provider == provider]
             if chosen:
-                context = _built(chosen, kept) if provider == BUILDS else _joined(provider, chosen, kept)
+                context = _built(chosen, kept) if provider == EMBEDDED else _joined(provider, chosen, kept)
                 ready |= {each.guest.name: each for each in stack.enter_context(context)}
         yield tuple(ready[guest.name] for guest in guests)
 

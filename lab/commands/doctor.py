@@ -87,7 +87,7 @@ def _emulator() -> str:
 
 
 def _acceleration() -> str:
-    guest = next((one for one in matrix.load().default(platform.machine()) if one.provider == "qemu"), None)
+    guest = next((one for one in matrix.load().default(platform.machine()) if one.is_built_here), None)
     if guest is None:
         return "no guest of this machine's architecture is declared"
     chosen = accelerator(guest, image_for(guest), tools.emulator(guest.architecture))

@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     if is_given(arguments):
         chosen = selected(declared, arguments)
         names = frozenset(guest.name for guest in chosen)
-        there = [guest.name for guest in chosen if guest.provider == "ssh"]
+        there = [guest.name for guest in chosen if guest.provider == matrix.SSH]
         others = f"; not the lab's to stop: {', '.join(there)}" if there else ""
     with exclusive("make down"):
-        stopped = _halt(names) if arguments.provider == vagrant.PROVIDER else stop_all(names)
+        stopped = _halt(names) if arguments.provider == matrix.VAGRANT else stop_all(names)
     print("stopped: " + (", ".join(stopped) or "none was running") + others)
     if not arguments.provider and vagrant.created():
         note("Vagrant's machines are left alone; make down PROVIDER=vagrant halts them")

@@ -12,8 +12,8 @@ from rich.console import Console
 from lab import matrix
 from lab.errors import LabError, NoResult, Verdict
 from lab.exclusive import exclusive
-from lab.matrix import Guest
-from lab.placement import VAGRANT, placed
+from lab.matrix import VAGRANT, Guest
+from lab.placement import placed
 from lab.reporting import report
 from lab.results.store import Result
 from lab.selection import selected

@@ -12,7 +12,7 @@ from lab.exclusive import exclusive
 from lab.guests import qemu, ssh, vagrant
 from lab.guests.provider import SUDO
 from lab.remote import Address, ssh_argv
-from lab.session import BUILDS, start
+from lab.session import start
 
 
 def _become(address: Address, command: list[str], *, as_root: bool = False) -> int:
@@ -32,14 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
         names = ", ".join(matrix.load().names())
         raise UnknownGuest("which guest?", where="shell", hint=f"make shell GUEST=...: one of {names}")
     (guest,) = matrix.load().select(arguments.guest)
-    if guest.provider == "ssh":
+    if guest.provider == matrix.SSH:
         return _become(ssh.address(guest), arguments.remote_command)
     wanted = arguments.provider or guest.provider
     running = qemu.running()
-    if wanted == BUILDS and guest.name in running:
+    if wanted == matrix.EMBEDDED and guest.name in running:
         return _become(running[guest.name].address, arguments.remote_command)
     made = {name: one for name, one in vagrant.created().items() if name == guest.name}
-    if wanted == vagrant.PROVIDER or (not arguments.provider and vagrant.running(made)):
+    if wanted == matrix.VAGRANT or (not arguments.provider and vagrant.running(made)):
         with vagrant.reached([guest]) as (machine,):
             return _become(machine.address, arguments.remote_command, as_root=not machine.is_root)
     with exclusive("make shell"), start([guest]) as (ready,):

@@ -8,12 +8,12 @@ from lab import matrix
 from lab.exclusive import exclusive
 from lab.placement import placed
 from lab.selection import selected
-from lab.session import BUILDS, start
+from lab.session import start
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Start the selected guests and say where each answers."""
-    guests = placed(selected(matrix.load(), arguments), arguments.provider or BUILDS)
+    guests = placed(selected(matrix.load(), arguments), arguments.provider or matrix.EMBEDDED)
     with exclusive("make up"), start(guests, kept=True) as ready:
         for each in ready:
             print(f"{each.guest.name}: {each.machine.address}; make shell GUEST={each.guest.name}")

@@ -6,5 +6,6 @@ from collections.abc import Mapping
 
 from lab.guests import ssh, vagrant
 from lab.guests.provider import Reach
+from lab.matrix import SSH, VAGRANT
 
-REACHES: Mapping[str, Reach] = {"ssh": ssh.reached, vagrant.PROVIDER: vagrant.reached}
+REACHES: Mapping[str, Reach] = {SSH: ssh.reached, VAGRANT: vagrant.reached}

@@ -26,8 +26,6 @@ from lab.process import last_lines
 from lab.remote import Address, presented_host_key
 from lab.steps import step
 
-PROVIDER = "vagrant"
-
 OWN_BOXES = "faultlab/"
 """How the names of the lab's own boxes begin (Vagrantfile)."""
 

@@ -29,7 +29,7 @@ def wanted(matrix: Matrix) -> list[tuple[str, str, str]]:
 
 
 def _of_guest(guest: Guest) -> list[tuple[str, str, str]]:
-    if guest.provider != "qemu":
+    if not guest.is_built_here:
         # A machine that is there is only given programs.
         return [("sysroot", guest.suite, guest.architecture)]
     boots = ARCHITECTURES[guest.architecture].boots_as

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.matrix import Guest
+from lab.matrix import SSH, Guest
 
 OVERHEAD_MIB = 256
 """Memory a guest takes beside its own: QEMU with its translated code, and a process here that works in it."""
@@ -46,7 +46,7 @@ def needs(guest: Guest) -> Needs:
 
     One that is elsewhere takes no memory here but for what talks to it.
     """
-    return Needs(OVERHEAD_MIB + (0 if guest.provider == "ssh" else guest.memory_mib), 1)
+    return Needs(OVERHEAD_MIB + (0 if guest.provider == SSH else guest.memory_mib), 1)
 
 
 def of_this_machine(root: Path = Path("/")) -> Capacity:

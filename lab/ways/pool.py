@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from lab.errors import WorkerLost
-from lab.matrix import Guest
+from lab.matrix import EMBEDDED, Guest
 from lab.steps import Event
 from lab.ways.arrived import Arrived
 from lab.ways.capacity import Capacity, Needs, needs
@@ -72,7 +72,7 @@ def run(
     return _Pool(list(orders), folder, capacity, watcher, way or walk).run()
 
 
-def walk(name: str, folder: Path, provider: str = "qemu") -> Arrived:
+def walk(name: str, folder: Path, provider: str = EMBEDDED) -> Arrived:
     """Take one guest its way, in a worker: what that needs is imported there already, and not here."""
     from lab.ways import way
 

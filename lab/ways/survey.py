@@ -54,7 +54,7 @@ def _missing(guest: Guest) -> Iterator[Missing]:
                 lack.key if known else chosen.name,
                 tuple(_unfetched(chosen, part.without)),
             )
-    if guest.provider != session.BUILDS or not (complete and _is_provisioned(guest)):
+    if not guest.is_built_here or not (complete and _is_provisioned(guest)):
         yield Missing(PROVISIONED, guest.name)
 
 
@@ -74,7 +74,7 @@ def _parts(guest: Guest) -> Iterator[_Part]:
         return lambda: fetch.locked_set(recipe, suite, architecture)
 
     yield _Part(lambda: session.payload_for(guest), set_of("sysroot", guest.suite, guest.architecture))
-    if guest.provider != session.BUILDS:
+    if not guest.is_built_here:
         return
     host, suite, architecture = apt.host_architecture(), guest.suite, guest.architecture
     root = set_of(guest.libc, suite, architecture)

@@ -10,16 +10,17 @@ from pathlib import Path
 
 from lab import matrix
 from lab.errors import LabError
+from lab.matrix import EMBEDDED
 from lab.measure import measure_all
 from lab.placement import placed
 from lab.results.store import Result
-from lab.session import BUILDS, Given, start
+from lab.session import Given, start
 from lab.steps import step
 from lab.ways import checks
 from lab.ways.arrived import Arrived, Checked
 
 
-def walk(name: str, folder: Path, provider: str = BUILDS) -> Arrived:
+def walk(name: str, folder: Path, provider: str = EMBEDDED) -> Arrived:
     """Take one guest its way and leave its run, transcripts and junit.xml in an empty folder.
 
     Whatever is missing in the cache is built. To be called from the main thread of a process, which the guest

@@ -40,7 +40,7 @@ class Box:
 def can_be_boxed(guest: Guest) -> bool:
     """Whether VirtualBox has machines for a guest, and the lab builds its root."""
     known = ARCHITECTURES[guest.architecture].standalone
-    return guest.provider == "qemu" and known is not None and guest.page_size in known.kernels
+    return guest.is_built_here and known is not None and guest.page_size in known.kernels
 
 
 def disk_for(guest: Guest) -> tuple[Path, BoxKernel]:
