@@ -12,8 +12,8 @@ from lab.parallel import ended_when_given_up, in_parallel
 from lab.probe import session
 from lab.remote import Remote
 from lab.results import transcript
+from lab.results.builds import DEMONSTRATIONS
 from lab.results.document import Commit, Demonstration, GuestRun, ImageIdentity, envelope
-from lab.results.rules import DEMONSTRATIONS
 from lab.results.store import Result
 from lab.revision import revision
 from lab.session import ASLR, DEMONSTRATION, Ready

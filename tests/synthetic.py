@@ -14,8 +14,8 @@ from typing import Any
 
 from lab import reporting
 from lab.results import document, rules
+from lab.results.builds import Build
 from lab.results.document import GuestRun
-from lab.results.rules import Build
 from lab.results.store import Result
 
 GOLDEN = Path(__file__).parent / "golden" / "lazy-malloc"

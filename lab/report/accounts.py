@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from lab.report import words
 from lab.results import causes, rules
+from lab.results.builds import EVERYWHERE, Build
 from lab.results.causes import Account, AccountRow, Cause, Part
 from lab.results.comparison import Comparison, Row, Status
-from lab.results.rules import Build
 
 _MEANINGS = {
     "heap": "room for stdio's buffer",
@@ -44,13 +44,13 @@ def shown(accounts: Sequence[AccountRow]) -> list[AccountRow]:
     """The rows to show cause by cause; those of :func:`alike` are told in a sentence, those of the other ways
     to link by what differs from the dynamic program (:mod:`lab.report.linking`).
     """
-    return [row for row in accounts if row.build in rules.EVERYWHERE and not _is_simple(row)]
+    return [row for row in accounts if row.build in EVERYWHERE and not _is_simple(row)]
 
 
 def alike(accounts: Sequence[AccountRow]) -> list[str]:
     """Sentences about the counts that have one cause only: ``Nothing but zero-fill on write: ...``."""
     grouped: dict[str, dict[str, list[Build]]] = {}
-    for row in (each for each in accounts if each.build in rules.EVERYWHERE):
+    for row in (each for each in accounts if each.build in EVERYWHERE):
         causes_ = [each.causes[0].title for each in row.accounts if each is not None and each.causes]
         if _is_simple(row) and causes_:
             grouped.setdefault(causes_[0], {}).setdefault(row.phase, []).append(row.build)

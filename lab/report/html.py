@@ -10,10 +10,10 @@ import jinja2
 from lab.report import accounts, figures, ledgers, linking, memorymaps, pagegrid, residues, startup, words
 from lab.report.sides import facts_of, origin_of
 from lab.results import causes, pages, rules
+from lab.results.builds import Build
 from lab.results.comparison import Cell, Comparison, Row, Status
 from lab.results.document import GuestRun
 from lab.results.mirror import Details
-from lab.results.rules import Build
 from lab.results.startup import STAGES
 from lab.results.store import Result
 

@@ -9,8 +9,8 @@ from lab.report.matrix.changes import Entry
 from lab.report.matrix.tables import Column, Count
 from lab.results import causes, pairs, rules
 from lab.results.axes import Axis
+from lab.results.builds import EVERYWHERE, Build
 from lab.results.comparison import Comparison
-from lab.results.rules import Build
 
 WAYS = {
     Build.DYNAMIC: "dynamic PIE",
@@ -49,7 +49,7 @@ class Linking:
 def of(comparison: Comparison) -> Linking | None:
     """None where only the two builds were measured that stand in the tables anyway."""
     measured = {row.build for row in comparison.rows}
-    if measured <= set(rules.EVERYWHERE):
+    if measured <= set(EVERYWHERE):
         return None
     ways = tuple(
         Way(

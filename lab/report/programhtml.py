@@ -9,10 +9,10 @@ from lab.report.ledgers import BillLine, BillRow, ShownAccount, ShownBill
 from lab.report.programwords import STAGES
 from lab.report.sides import Side, sides_of
 from lab.results import causes, startup
+from lab.results.builds import Build
 from lab.results.causes import Account, AccountRow
 from lab.results.program import CopiedFile, ProgramRun
 from lab.results.programcomparison import Image, ProgramComparison
-from lab.results.rules import Build
 from lab.results.store import Result
 
 

@@ -106,17 +106,30 @@ def _sentence(label: str, calibration: Calibration) -> str:
     seen = f"{agreed} of {words.counted(checked, 'run')} as predicted"
     if calibration.report.set_aside:
         seen += f" ({calibration.report.set_aside} more met a page that was not cached, and were repeated)"
-    return f"{label}: {seen}; memset {possible}; {off}{_stack(calibration)}."
+    return f"{label}: {seen}; memset {possible}; {off}{_stack(calibration)}{_heap(calibration)}."
 
 
 def _stack(calibration: Calibration) -> str:
     """Where the stack must begin for the program to need a page of it more, and in which phase."""
-    ranges = calibration.report.stack
-    least = tuple(min(counts) for counts in zip(*(each.extra for each in ranges), strict=True))
+    ranges = [(each.first_offset, each.last_offset, each.extra) for each in calibration.report.stack]
+    more = _more(calibration, ranges, "byte")
+    return f"; the stack costs {more} of a page" if more else ""
+
+
+def _heap(calibration: Calibration) -> str:
+    """Where the heap must begin for the block to lie elsewhere, and what that costs."""
+    ranges = [(each.first_page, each.last_page, each.extra) for each in calibration.report.heap]
+    more = _more(calibration, ranges, "page")
+    return f"; the heap costs {more} of a page table" if more else ""
+
+
+def _more(calibration: Calibration, ranges: Sequence[tuple[int, int, tuple[int, ...]]], unit: str) -> str:
+    """The phases that cost more in some of these ranges of places than in others."""
+    least = tuple(min(counts) for counts in zip(*(extra for _, _, extra in ranges), strict=True))
     more = [
-        f"{extra - low:,} more in {phase} if it begins at byte {each.first_offset:,} to {each.last_offset:,}"
-        for each in ranges
-        for phase, extra, low in zip(calibration.phases, each.extra, least, strict=True)
-        if extra > low
+        f"{count - low:,} more in {phase} if it begins at {unit} {first:,} to {last:,}"
+        for first, last, extra in ranges
+        for phase, count, low in zip(calibration.phases, extra, least, strict=True)
+        if count > low
     ]
-    return f"; the stack costs {words.listed(more)} of a page" if more else ""
+    return words.listed(more) if more else ""

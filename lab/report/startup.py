@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from lab.report import words
 from lab.results import startup
+from lab.results.builds import Build
 from lab.results.comparison import Comparison
-from lab.results.rules import Build
 from lab.results.startup import BROUGHT, EXEC, LIBC, LOADER, PROGRAM, StartUp
 
 PUBLISHED = (("a book", 172, 186, 442), ("a training repository", 80, 84, 340))

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from lab.report import accounts, terminal_ledger, terminal_links, terminal_maps, words
 from lab.results import rules
+from lab.results.builds import EVERYWHERE, Build
 from lab.results.comparison import Cell, Comparison, Row, Status
-from lab.results.rules import Build
 
 TITLES = {
     Build.IN_PROCESS: "faultprobe, in process",
@@ -76,7 +76,7 @@ def _table(comparison: Comparison) -> Table:
     columns = {phase: _column(comparison, phase) for phase in _COLUMNS}
     for phase, heading in _COLUMNS.items():
         table.add_column(f"{heading:>{columns[phase].width}}", no_wrap=True)
-    for build in rules.EVERYWHERE:
+    for build in EVERYWHERE:
         rows = {row.phase: row for row in comparison.rows_of(build)}
         if not rows:
             continue
@@ -118,7 +118,7 @@ class _Column:
 
 
 def _column(comparison: Comparison, phase: str) -> _Column:
-    rows = [row for row in comparison.rows if row.phase == phase and row.build in rules.EVERYWHERE]
+    rows = [row for row in comparison.rows if row.phase == phase and row.build in EVERYWHERE]
     cells = [cell for row in rows for cell in row.cells]
     return _Column(
         len(_COLUMNS[phase]),
@@ -148,7 +148,7 @@ def _difference(cell: Cell) -> str:
 def _differences(comparison: Comparison, console: Console) -> None:
     """Each difference once, with the programs that show it and the rules behind it."""
     grouped: dict[tuple[str, str, int, str, Status], list[str]] = {}
-    for row in (each for each in comparison.rows if each.build in rules.EVERYWHERE):
+    for row in (each for each in comparison.rows if each.build in EVERYWHERE):
         for index, cell in enumerate(row.cells):
             status = cell.difference.status
             if status not in (Status.FIRST, Status.SAME):

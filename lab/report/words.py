@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lab.results import rules
+from lab.results.builds import Build
 from lab.results.comparison import Comparison, Row, Status
 from lab.results.mirror import Facts
-from lab.results.rules import Build
 
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lab.results import aslr, rules
+from lab.results import aslr
+from lab.results.builds import Build
 from lab.results.comparison import Cell, compare
 from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine
@@ -93,7 +94,7 @@ def _under_aslr(first: GuestRun, second: GuestRun) -> Iterator[str]:
     theirs = {(row.build, row.phase): row.cells[0] for row in compare([second]).rows}
     for row in compare([first]).rows:
         one, two = row.cells[0], theirs.get((row.build, row.phase))
-        if row.build is rules.Build.IN_PROCESS or two is None or one.observed == two.observed:
+        if row.build is Build.IN_PROCESS or two is None or one.observed == two.observed:
             continue
         if not (_may_differ(one) and _may_differ(two)):
             yield f"{row.build}, {row.phase}: {one.observed} and {two.observed} faults"

@@ -40,10 +40,13 @@ _MUSL_PAGE = 4096
 
 @dataclass(frozen=True)
 class Layout:
-    """The pages of one mapping: those malloc writes, and those the buffer spans (indices from 0)."""
+    """The pages of one block: those malloc writes, those the buffer spans (indices from 0), and those that
+    were touched before.
+    """
 
     written: frozenset[int]
     buffer: range
+    before: frozenset[int] = frozenset()
 
     @property
     def in_malloc(self) -> int:
@@ -52,8 +55,8 @@ class Layout:
 
     @property
     def in_memset(self) -> int:
-        """Pages of the buffer that malloc has not touched."""
-        return len(self.buffer) - sum(page in self.buffer for page in self.written)
+        """Pages of the buffer that nobody has touched until malloc is over."""
+        return len(self.buffer) - sum(page in self.buffer for page in self.written | self.before)
 
     @property
     def touched(self) -> int:
@@ -80,6 +83,14 @@ def glibc_header_bytes(architecture: str) -> int:
 def glibc_mapping(size: int, page_size: int, architecture: str) -> Layout:
     """A chunk in a mapping of its own: malloc writes the header, nothing else (sysmalloc_mmap)."""
     return Layout(frozenset({0}), _pages(glibc_header_bytes(architecture), size, page_size))
+
+
+def glibc_heap(size: int, page_size: int) -> Layout:
+    """A chunk of whole pages from the end of a heap that had room: it begins where the last header was, in a
+    touched page, and malloc writes the header of what is left behind it (_int_malloc, use_top).
+    """
+    pages = size // page_size
+    return Layout(frozenset({pages}), range(pages + 1), frozenset({0}))
 
 
 def glibc_perturbed(size: int, page_size: int, architecture: str) -> Layout:

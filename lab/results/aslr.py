@@ -61,6 +61,11 @@ class Calibration:
         """The residues at which the phase can have this count; empty when the program cannot move."""
         return tuple(sorted(self._by_count(phase).get(count, ())))
 
+    def heap_decides(self, phase: str) -> bool:
+        """Whether the phase costs more or less by where the heap begins."""
+        index = self.phases.index(phase)
+        return len({each.extra[index] for each in self.report.heap}) > 1
+
     def _by_count(self, phase: str) -> dict[int, set[int]]:
         found: dict[int, set[int]] = {}
         if phase not in self.phases:

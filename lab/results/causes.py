@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from lab.results import rules, transcript
+from lab.results.builds import DEMONSTRATIONS, Build
 from lab.results.document import GuestRun, Traces
 from lab.results.ledger import BillLine, CauseLine, Ledger, PhaseLedger, UntrappedLine
 from lab.results.mirror import Experiment, Phase
-from lab.results.rules import Build
 
 INITIAL = "initial"
 """The phase before the demonstration's first reading: its count is what the program prints first."""
@@ -189,7 +189,7 @@ def unknown(runs: Sequence[GuestRun]) -> Iterator[str]:
             if experiment.ledger is None:
                 why = experiment.ledger_refused or "the run was made without a ledger"
                 yield f"{name}: {Build.IN_PROCESS}: no cause is known for these counts: {why}"
-        for build in rules.DEMONSTRATIONS:
+        for build in DEMONSTRATIONS:
             traces = run.traces.get(build.value)
             if build.value in run.demonstrations and traces is None:
                 yield f"{name}: {build}: no cause is known for these counts: the run was made without a trace"
@@ -228,7 +228,7 @@ def _accounts(run: GuestRun) -> Iterator[tuple[_Key, Account]]:
         for ledger in experiment.ledger.phases if experiment.ledger else ():
             key = Build.IN_PROCESS, experiment.parameters.size_bytes, ledger.name
             yield key, account_of(rises.get(ledger.name, 0), ledger, Roles("", run.probe.facts.libc.path))
-    for build in rules.DEMONSTRATIONS:
+    for build in DEMONSTRATIONS:
         traces, demonstration = run.traces.get(build.value), run.demonstrations.get(build.value)
         if traces is None or demonstration is None or not _can_be_told(traces):
             continue

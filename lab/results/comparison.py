@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 from lab.errors import LabError, Verdict
 from lab.results import aslr, causes, pages, rules
+from lab.results.builds import DEMONSTRATIONS, EVERYWHERE, Build
 from lab.results.catalogue import Rule
 from lab.results.causes import AccountRow
 from lab.results.document import GuestRun, parse_probe
 from lab.results.mirror import Experiment, Phase
-from lab.results.rules import Build, PhasePrediction, Prediction, Term
+from lab.results.rules import PhasePrediction, Prediction, Term
 
 
 class Status(enum.StrEnum):
@@ -161,7 +162,7 @@ def unexplained(comparison: Comparison) -> tuple[str, ...]:
         for row in comparison.rows
         for cell in row.cells
         if cell.difference.status is Status.UNEXPLAINED
-        and (cell.difference.faults is not None or row.build in rules.EVERYWHERE)
+        and (cell.difference.faults is not None or row.build in EVERYWHERE)
     )
 
 
@@ -193,7 +194,7 @@ def _measured(run: GuestRun) -> dict[tuple[Build, int], _Rises]:
     for experiment in run.probe.experiments:
         if experiment.name == rules.LAZY_MALLOC:
             found[Build.IN_PROCESS, experiment.parameters.size_bytes] = _rises(experiment.phases)
-    for build in rules.DEMONSTRATIONS:
+    for build in DEMONSTRATIONS:
         demonstration = run.demonstrations.get(build.value)
         if demonstration is not None:
             found[build, rules.DEMONSTRATION_SIZE] = _rises(demonstration.phases)

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from lab.results import causes, startup
+from lab.results.builds import DEMONSTRATIONS
 from lab.results.causes import Account, AccountRow, Part
 from lab.results.comparison import Cell, Comparison, Difference, Row
 from lab.results.document import GuestRun
-from lab.results.rules import DEMONSTRATIONS, PhasePrediction, Term
+from lab.results.rules import PhasePrediction, Term
 from lab.results.startup import STAGES, StartUp
 
 SCHEMA_VERSION = 2

@@ -228,6 +228,7 @@ class Observation(msgspec.Struct, frozen=True):
     predicted: tuple[int, ...]
     observed: tuple[int, ...]
     agreed: bool
+    heap_page: int | None = None
 
 
 class ResiduePrediction(msgspec.Struct, frozen=True):
@@ -242,6 +243,15 @@ class StackRange(msgspec.Struct, frozen=True):
 
     first_offset: int
     last_offset: int
+    extra: tuple[int, ...]
+
+
+class HeapRange(msgspec.Struct, frozen=True):
+    """Faults more or less in each phase but the first, when the heap begins at these pages of a page
+    table."""
+
+    first_page: int
+    last_page: int
     extra: tuple[int, ...]
 
 
@@ -263,3 +273,4 @@ class AslrReport(msgspec.Struct, frozen=True):
     aslr_off: tuple[Observation, ...]
     agreed: bool
     set_aside: int = 0
+    heap: tuple[HeapRange, ...] = ()

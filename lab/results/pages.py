@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lab.results import rules
+from lab.results.builds import Build
 from lab.results.document import GuestRun
 from lab.results.mirror import Experiment
 from lab.results.phasemaps import FaultKind, MappingState, PhaseFaults, PhaseMaps
-from lab.results.rules import Build
 
 ABSENT, UNMAPPED, UNTOLD = ".", "-", "k"
 

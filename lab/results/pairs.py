@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from lab.errors import Verdict
 from lab.results import axes, causes, comparison, rules, startup
 from lab.results.axes import Axis, Pair
+from lab.results.builds import EVERYWHERE, Build
 from lab.results.catalogue import Rule
 from lab.results.causes import Account
 from lab.results.comparison import Cell, Comparison, Status
-from lab.results.rules import Build
 
 
 class Told(enum.StrEnum):
@@ -115,7 +115,7 @@ def _changes(compared: Comparison, pair: Pair) -> Iterator[Change]:
     for row in compared.rows:
         first, other = row.cells[pair.first], row.cells[pair.other]
         missing = first.observed is None, other.observed is None
-        if all(missing) or (any(missing) and row.build not in rules.EVERYWHERE):
+        if all(missing) or (any(missing) and row.build not in EVERYWHERE):
             continue
         if row.phase == rules.TOGETHER and (first.prediction.not_claimed or other.prediction.not_claimed):
             # A sum of two steps has no ledger of its own; each of the two is told.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from lab.results import aslr, comparison
 from lab.results.agreement import certain
+from lab.results.builds import Build
 from lab.results.document import GuestRun
-from lab.results.rules import Build
 
 SCHEMA_VERSION = 1
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lab.results import causes
+from lab.results.builds import Build
 from lab.results.causes import Roles
 from lab.results.document import GuestRun, Traces
 from lab.results.ledger import Ledger, PhaseLedger
 from lab.results.mirror import Phase
-from lab.results.rules import Build
 
 BROUGHT, EXEC, LOADER, LIBC, PROGRAM = "brought along", "exec", "loader", "libc", "program"
 STAGES = (BROUGHT, EXEC, LOADER, LIBC, PROGRAM)

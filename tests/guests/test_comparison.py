@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from lab import matrix
 from lab.results import comparison, pairs, rules
-from lab.results.rules import Build
+from lab.results.builds import Build
 from lab.results.store import Result
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lab.results import startup
+from lab.results.builds import Build
 from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine, Ledger, MeasuredLedger
 from lab.results.mirror import ProbeRun
-from lab.results.rules import Build
 
 
 def told(lines: tuple[CauseLine, ...]) -> int:

@@ -18,7 +18,7 @@ import pytest
 
 from lab.crosscheck import Borrowed
 from lab.remote import Remote
-from lab.results.rules import Build
+from lab.results.builds import Build
 
 WITHOUT_ASLR = ["setarch", "linux64", "-R"]
 """Of util-linux in one guest, of busybox in the other. The flag is inherited by all that is started."""

@@ -18,7 +18,7 @@ from labcommand import GUEST, environment_in, lab, qemu_of, running_lab, state_o
 from lab import paths
 from lab.guests import processes
 from lab.results import agreement
-from lab.results.rules import DEMONSTRATIONS
+from lab.results.builds import DEMONSTRATIONS
 from lab.results.store import Result
 from lab.session import Given
 

@@ -10,8 +10,8 @@ import pytest
 from lab.probe import PROBE, session
 from lab.remote import Remote
 from lab.results import transcript
+from lab.results.builds import Build
 from lab.results.document import parse_probe
-from lab.results.rules import Build
 from lab.session import Ready
 
 

@@ -33,6 +33,7 @@ from lab.images.fetch import PackageSet
 from lab.images.tools import TOOLS_SUITE
 from lab.remote import Remote
 from lab.results import comparison, document, rules, store
+from lab.results.builds import Build
 
 SpecMaker = Any
 NAME = "board"
@@ -333,7 +334,7 @@ def test_it_is_compared_with_a_guest_of_the_labs_own(
     assert own.guest.provider == "ssh"
     assert own.image.key != guest.image.key
     compared = comparison.compare([own, guest])
-    row = compared.row(rules.Build.IN_PROCESS, rules.MEMSET)
+    row = compared.row(Build.IN_PROCESS, rules.MEMSET)
     assert row is not None
     assert len({cell.observed for cell in row.cells}) == 1
 

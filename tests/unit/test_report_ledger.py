@@ -13,9 +13,9 @@ from rich.console import Console
 
 from lab.report import accounts, glossary, html, ledgers, startup, terminal, words
 from lab.results import causes, comparison, export
+from lab.results.builds import Build
 from lab.results.causes import Account, AccountRow, Cause, Part
 from lab.results.document import GuestRun
-from lab.results.rules import Build
 from lab.results.store import Result
 
 ROOT = Path(__file__).parent.parent.parent

@@ -18,8 +18,8 @@ from lab.report.matrix import changes, data, labels, markdown, page, plot, serie
 from lab.report.matrix.series import Curve, Panel
 from lab.results import comparison, pairs
 from lab.results.axes import Axis
+from lab.results.builds import Build
 from lab.results.pairs import Matrix
-from lab.results.rules import Build
 from lab.results.store import Result
 
 

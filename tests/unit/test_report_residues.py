@@ -9,7 +9,7 @@ import msgspec
 from lab.report import residues
 from lab.results import document
 from lab.results.document import GuestRun
-from lab.results.mirror import StackRange
+from lab.results.mirror import HeapRange, StackRange
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
@@ -55,6 +55,14 @@ def test_the_stack_s_share_is_told() -> None:
     stack = (StackRange(0, 47, (2, 0, 0)), StackRange(48, 4095, (1, 0, 0)))
     (sentence,) = table(changed(stack=stack)).sentences
     assert sentence.endswith("; the stack costs 1 more in malloc if it begins at byte 0 to 47 of a page.")
+
+
+def test_the_heap_s_share_is_told() -> None:
+    heap = (HeapRange(0, 93, (0, 0, 0)), HeapRange(94, 317, (0, 1, 0)), HeapRange(318, 511, (0, 0, 0)))
+    (sentence,) = table(changed(heap=heap)).sentences
+    assert sentence.endswith(
+        "; the heap costs 1 more in memset if it begins at page 94 to 317 of a page table."
+    )
 
 
 def test_runs_that_were_repeated_are_told() -> None:

@@ -82,6 +82,12 @@ def test_a_64_gib_block_is_no_work() -> None:
     assert split(layout) == (1, (64 << 30) // 4096)
 
 
+def test_a_block_from_a_heap_with_room_has_both_ends_touched() -> None:
+    layout = allocators.glibc_heap(MIB, 4096)
+    assert (split(layout), layout.touched) == ((1, 255), 256)
+    assert split(allocators.glibc_heap(MIB, 65536)) == (1, 15)
+
+
 def test_the_bump_allocator_has_no_header() -> None:
     assert split(allocators.musl_bump(MIB, 4096)) == (0, 256)
     assert split(allocators.musl_bump(MIB + 1, 65536)) == (0, 17)

@@ -9,6 +9,7 @@ import pytest
 
 from lab.errors import BadDocument
 from lab.results import aslr, document, mirror, rules
+from lab.results.builds import Build
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 RUN = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
@@ -55,7 +56,7 @@ def test_the_stack_can_decide_too() -> None:
     run = changed(predicted=rows)
     found = aslr.read(run)
     assert found.residues("malloc", 4) == found.residues("malloc", 5) == tuple(range(16))
-    malloc = rules.predict(run.probe.facts, 1 << 20, rules.Build.DYNAMIC, found).phase("malloc")
+    malloc = rules.predict(run.probe.facts, 1 << 20, Build.DYNAMIC, found).phase("malloc")
     assert {possible.when for possible in malloc.possible} == {
         "as the place of the stack in its page decides"
     }

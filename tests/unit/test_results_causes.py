@@ -11,10 +11,10 @@ import pytest
 
 from lab.errors import Verdict as LabVerdict
 from lab.results import causes, comparison, document
+from lab.results.builds import Build
 from lab.results.causes import Account, AccountRow
 from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine, PhaseLedger
-from lab.results.rules import Build
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests" / "golden"

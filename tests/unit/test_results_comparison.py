@@ -9,10 +9,10 @@ import pytest
 
 from lab.errors import LabError, Verdict
 from lab.results import comparison, document, rules
+from lab.results.builds import Build
 from lab.results.comparison import Cell, Status
 from lab.results.document import GuestRun
 from lab.results.mirror import ProbeRun
-from lab.results.rules import Build
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 GLIBC = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")

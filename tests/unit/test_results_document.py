@@ -84,6 +84,7 @@ def schema_version(module: str) -> int:
         ("aslrmodel", "Observation", mirror.Observation),
         ("aslrmodel", "Prediction", mirror.ResiduePrediction),
         ("aslrmodel", "StackRange", mirror.StackRange),
+        ("aslrmodel", "HeapRange", mirror.HeapRange),
     ],
 )
 def test_the_mirror_reads_only_fields_that_faultprobe_writes(

@@ -8,8 +8,8 @@ from synthetic import GLIBC, MUSL, Run, guest
 from lab.errors import Verdict
 from lab.results import comparison, pairs, rules
 from lab.results.axes import Axis
+from lab.results.builds import Build
 from lab.results.pairs import Change, Matrix, Told
-from lab.results.rules import Build
 
 
 def matrix(*runs: Run) -> Matrix:

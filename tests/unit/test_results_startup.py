@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from lab.results import document, startup
+from lab.results.builds import Build
 from lab.results.document import GuestRun
-from lab.results.rules import Build
 from lab.results.startup import STAGES, StartUp
 
 GOLDEN = Path(__file__).parent.parent / "golden"

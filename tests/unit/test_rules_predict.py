@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from lab.results import allocators, aslr, catalogue, document, mirror, overlap, rules
+from lab.results.builds import Build
 from lab.results.mirror import Facts
-from lab.results.rules import Build, Prediction
+from lab.results.rules import Prediction
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "without-ledgers"
 GLIBC = document.read_run(GOLDEN / "runs" / "glibc-2.41-x86_64.json")
@@ -170,6 +171,53 @@ def test_glibc_on_aarch64_asks_for_huge_pages_from_2_43_on(version: str, mode: s
     libc = mirror.Libc(family="glibc", version=version, version_reason=None, path=None)
     arm = facts(libc=libc, thp=thp(mode), architecture="aarch64")
     assert refusal(rules.predict(arm, MIB, Build.IN_PROCESS)) == rule
+
+
+def on_arm_2_43(**changes: object) -> Facts:
+    libc = mirror.Libc(family="glibc", version="2.43", version_reason=None, path=None)
+    return facts(**{"libc": libc, "thp": thp("never"), "architecture": "aarch64", **changes})
+
+
+@pytest.mark.parametrize("build", [Build.STATIC, Build.STATIC_PIE])
+def test_a_heap_that_grows_by_huge_pages_may_have_room_for_the_demonstration_s_block(build: Build) -> None:
+    memset = rules.predict(on_arm_2_43(), MIB, build).phase("memset")
+    assert memset.counts() == (255, 256)
+    assert [possible.when for possible in memset.possible] == [
+        "where the heap begins leaves room for the block",
+        "where the heap begins leaves no room for the block",
+    ]
+    room = memset.possible[0]
+    assert [(term.rule, term.faults) for term in room.terms] == [
+        (catalogue.PAGE_SIZE, 257),
+        (catalogue.AARCH64_THP, -2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "changes"),
+    [
+        (MIB - 1, {}),
+        (MIB, {"thp": thp("madvise")}),
+        (MIB, {"tunables": {"MALLOC_PERTURB_": "1"}}),
+    ],
+)
+def test_elsewhere_such_a_heap_is_not_claimed(size: int, changes: dict[str, object]) -> None:
+    assert refusal(rules.predict(on_arm_2_43(**changes), size, Build.STATIC)) == "glibc-aarch64-thp"
+
+
+def test_the_calibration_says_where_the_heap_has_room() -> None:
+    assert GLIBC.aslr is not None
+    rows = tuple(
+        msgspec.structs.replace(row, counts=((4, 255, 0), (4, 256, 0))) for row in GLIBC.aslr.predicted
+    )
+    heap = (mirror.HeapRange(0, 223, (0, 0, 0)), mirror.HeapRange(224, 511, (0, 1, 0)))
+    report = msgspec.structs.replace(GLIBC.aslr, predicted=rows, heap=heap)
+    calibration = aslr.calibration(msgspec.structs.replace(GLIBC, aslr=report))
+    memset = rules.predict(on_arm_2_43(), MIB, Build.DYNAMIC, calibration).phase("memset")
+    assert memset.counts() == (255, 256)
+    assert {each.when for each in memset.possible} == {"as the place of the heap in its page table decides"}
+    # The mapping explains 256; memset's code need not be called upon.
+    assert [term.rule for term in memset.possible[1].terms] == [catalogue.PAGE_SIZE, catalogue.GLIBC_HEADER]
 
 
 @pytest.mark.parametrize(

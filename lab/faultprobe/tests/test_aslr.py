@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import warnings
+from pathlib import Path
 
 import pytest
 from conftest import Probe
@@ -25,7 +26,8 @@ from faultprobe.aslr import (
     parse_readings,
     readings_of,
 )
-from faultprobe.aslrmodel import Model, Place, StackEffects
+from faultprobe.aslrmodel import Model, Place
+from faultprobe.effects import Effects
 from faultprobe.faultaround import STACK, Step, Touch, Window, unmapped_neighbours
 from faultprobe.faultwindow import WindowRefused, fault_around_of
 from faultprobe.recorder import Recording
@@ -73,9 +75,12 @@ def text(phase: int, page: int, path: str = "/lib/libc.so.6") -> Touch:
     return Touch(phase, page, path, 96, 400, True)
 
 
-def model(steps: list[Step], calibrated: Place, stack: StackEffects | None = None) -> Model:
+def model(
+    steps: list[Step], calibrated: Place, stack: Effects | None = None, heap: Effects | None = None
+) -> Model:
     """A model of a program with two readings (phases: before, between, after) and windows of 16 pages."""
-    return Model(steps, 3, Window(16, 512), calibrated, "/bin/program", stack or StackEffects({0: (0,)}))
+    nothing = Effects({0: (0,)})
+    return Model(steps, 3, Window(16, 512), calibrated, "/bin/program", stack or nothing, heap or nothing)
 
 
 def test_readings_are_parsed() -> None:
@@ -127,25 +132,42 @@ def test_a_program_that_cannot_move_has_one_row() -> None:
 
 
 def test_the_stack_counts_too() -> None:
-    stack = StackEffects({0: (0,), 464: (1,), 1664: (0,)})
+    stack = Effects({0: (0,), 464: (1,), 1664: (0,)})
     made = model([Touch(1, 9999, STACK, 9999, 10000, False)], Place(None, None, 500), stack)
     assert made.predict(Place(None, None, 500)) == (1,)
     assert made.predict(Place(None, None, 463)) == (0,)
     assert made.predict(Place(None, None, 1664)) == (0,)
     assert made.table() == [{"residue": None, "counts": [[0], [1]]}]
-    assert made.stack.ranges(4096) == [
+    assert made.stack_ranges(4096) == [
         {"first_offset": 0, "last_offset": 463, "extra": [0]},
         {"first_offset": 464, "last_offset": 1663, "extra": [1]},
         {"first_offset": 1664, "last_offset": 4095, "extra": [0]},
     ]
 
 
+def test_the_heap_counts_too() -> None:
+    heap = Effects({100: (0,), 224: (1,), 448: (0,)})
+    made = model([Touch(1, 9999, "[heap]", 9999, 10000, False)], Place(None, None, 0, 300), heap=heap)
+    # The touch that was seen is what a heap at page 300 costs; elsewhere it is one less.
+    assert made.predict(Place(None, None, 0, 300)) == (1,)
+    assert [made.predict(Place(None, None, 0, page)) for page in (0, 223, 448, 511)] == [(0,)] * 4
+    assert made.table() == [{"residue": None, "counts": [[0], [1]]}]
+    assert [tuple(each.values()) for each in made.heap_ranges()] == [
+        (0, 223, [-1]),
+        (224, 447, [0]),
+        (448, 511, [-1]),
+    ]
+
+
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small demonstration, compiled here."""
+    return compiled(DEMONSTRATION, tmp_path_factory.mktemp("demonstration"))
+
+
+def compiled(source: str, folder: Path) -> str:
     compiler = os.environ.get("CC", "").split() or [shutil.which("gcc") or shutil.which("cc") or "cc"]
-    folder = tmp_path_factory.mktemp("demonstration")
-    (folder / "demo.c").write_text(DEMONSTRATION)
+    (folder / "demo.c").write_text(source)
     subprocess.run([*compiler, "-O2", "-fno-builtin", "-o", folder / "demo", folder / "demo.c"], check=True)
     return str(folder / "demo")
 
@@ -188,8 +210,68 @@ def test_the_place_alone_decides(demonstration: str) -> None:
 
 def test_padding_begins_the_stack_at_every_place(demonstration: str) -> None:
     examiner = Examiner([demonstration], PAGE, own_table_pages())
-    places = [examiner.run_padded(padding)[0] for padding in range(0, 1024, 16)]
+    places = [examiner.run_plain(examiner.argv, padding).stack for padding in range(0, 1024, 16)]
     assert {(before - after) % PAGE for before, after in zip(places, places[1:])} == {16}
+
+
+HEAP_EDGES = 37, 199
+
+
+@pytest.fixture(scope="module")
+def by_the_heap(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The demonstration with an allocator that touches a page more if brk begins between two places."""
+    first, last = HEAP_EDGES
+    place = f"(unsigned long)sbrk(0) / {PAGE} % {own_table_pages()}"
+    touching = f"""
+#include <unistd.h>
+static unsigned long heap;
+static volatile char spare[3 * {PAGE}];
+__attribute__((constructor)) static void early(void) {{ heap = {place}; }}
+static volatile char *allocate(void) {{ return heap >= {first} && heap < {last} ? spare + {PAGE} : NULL; }}
+"""
+    body = DEMONSTRATION.replace("int main", touching + "int main").replace(
+        "void *buffer = malloc(1 << 20);",
+        "void *buffer = malloc(1 << 20); volatile char *page = allocate(); if (page != NULL) *page = 1;",
+    )
+    return compiled(body, tmp_path_factory.mktemp("heap"))
+
+
+def test_a_longer_bss_finds_what_the_heap_decides(by_the_heap: str) -> None:
+    examiner = Examiner([by_the_heap], PAGE, own_table_pages())
+    first, last = HEAP_EDGES
+    effects = Effects(examiner.heap_effects())
+    inside, outside = effects.at(first), effects.at(last)
+    assert [one - other for one, other in zip(inside, outside)] == [1, 0, 0]
+    assert [effects.at(page) for page in (first - 1, last - 1, last, own_table_pages() - 1, 0)] == [
+        outside,
+        inside,
+        outside,
+        outside,
+        outside,
+    ]
+
+
+def test_a_heap_that_decides_is_predicted(by_the_heap: str, probe: Probe) -> None:
+    refusal = why_the_window_cannot_be_set()
+    if refusal is not None:
+        warnings.warn(f"the heap's prediction was NOT verified on this machine: {refusal}", stacklevel=1)
+        return
+    done = probe("aslr", "--runs", "24", "--json", "-", "--", by_the_heap)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    first, last = HEAP_EDGES
+    assert [each["first_page"] for each in report["heap"]] == [0, first, last]
+    assert len({first <= each["heap_page"] < last for each in report["aslr_on"]}) == 2
+    assert all(each["agreed"] for each in report["aslr_on"])
+
+
+def test_a_script_s_heap_stays_where_it_is(tmp_path: Path, demonstration: str) -> None:
+    script = tmp_path / "demo"
+    script.write_text(f"#!/bin/sh\nexec {demonstration}\n")
+    script.chmod(0o755)
+    assert [
+        set(each) for each in Examiner([str(script)], PAGE, own_table_pages()).heap_effects().values()
+    ] == [{0}]
 
 
 def test_prediction_against_real_runs(demonstration: str, probe: Probe) -> None:

@@ -32,6 +32,7 @@ def made(tmp_path: Path) -> Calibration:
         place=Place(None, 16, 464),
         steps=steps,
         stack={0: (0,), 464: (1,)},
+        heap={3: (0,), 131: (1,)},
         files=[str(program)],
     )
 

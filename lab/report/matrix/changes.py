@@ -9,10 +9,10 @@ from lab.report import accounts, sides, words
 from lab.report.matrix.labels import Labels
 from lab.results import causes, rules
 from lab.results.axes import Axis, Pair
+from lab.results.builds import Build
 from lab.results.causes import Account
 from lab.results.document import GuestRun
 from lab.results.pairs import Change, Matrix, Told
-from lab.results.rules import Build
 
 MEANING = {
     Axis.LIBC: "The same machine, kernel and programs, another C library; both of one release of Debian.",

@@ -10,8 +10,8 @@ from lab.report.matrix import tables
 from lab.report.matrix.labels import Labels, kernel
 from lab.report.matrix.tables import Column
 from lab.results import axes, rules, startup
+from lab.results.builds import Build
 from lab.results.comparison import Comparison
-from lab.results.rules import Build
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lab.report import words
 from lab.report.matrix.labels import Labels
 from lab.results import axes, causes, rules, startup
+from lab.results.builds import EVERYWHERE, Build
 from lab.results.comparison import Comparison
-from lab.results.rules import Build
 from lab.results.startup import STAGES
 
 SHORT = {
@@ -152,7 +152,7 @@ def bills(comparison: Comparison, labels: Labels) -> Iterator[tuple[Build, Table
 
 def links(comparison: Comparison, labels: Labels) -> Table | None:
     """The other ways to link beside the first: start and both steps; None where no other was measured."""
-    measured = {row.build for row in comparison.rows} - set(rules.EVERYWHERE)
+    measured = {row.build for row in comparison.rows} - set(EVERYWHERE)
     if not measured:
         return None
     columns = [
@@ -251,7 +251,7 @@ def _heat_cell(value: int | None, low: int, high: int) -> HeatCell:
 def _columns(comparison: Comparison) -> tuple[Column, ...]:
     measured = {row.build for row in comparison.rows}
     columns: list[Column] = []
-    for build in (each for each in rules.EVERYWHERE if each in measured):
+    for build in (each for each in EVERYWHERE if each in measured):
         if build is not Build.IN_PROCESS:
             columns.append(Column(build, causes.INITIAL, START))
         columns += [Column(build, rules.MALLOC, "malloc"), Column(build, rules.MEMSET, "memset")]

@@ -15,8 +15,8 @@ from lab.report.matrix import labels as naming
 from lab.report.matrix.changes import Along, Entry
 from lab.report.matrix.series import Series
 from lab.report.matrix.tables import Count, Heat, Table
+from lab.results.builds import Build
 from lab.results.pairs import Matrix
-from lab.results.rules import Build
 
 _SHADES = (" ", "░", "▒", "▓", "█")
 """Beside a number: the more, the darker."""

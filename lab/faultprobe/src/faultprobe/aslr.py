@@ -1,11 +1,13 @@
 """The faults more or less that address randomization makes, predicted and verified.
 
-Two things decide them. Where the text lies: a read fault maps a window of neighbours, aligned on the
+These decide them. Where the text lies: a read fault maps a window of neighbours, aligned on the
 virtual address (faultaround.py). Where the stack begins: a program that goes deeper into its stack than
-its start-up did takes one fault more when a page boundary lies in between. So:
+its start-up did takes one fault more when a page boundary lies in between. And where the heap begins, if
+malloc lets it end at multiples of a huge page: that decides whether a block still fits. So:
 
     1. calibrate: with the window set to one page and ASLR off, record every page the program touches; begin
-       the stack at every place in a page, by the length of the environment, and note the counts;
+       the stack at every place in a page, by the length of the environment, and the heap at places all over a
+       page table, by the length of the bss, and note the counts;
     2. predict: for each place the text can have in a window, compute what fault-around would spare;
     3. verify: steer libc to every place, run with ASLR on, run with ASLR off, compare each count.
 
@@ -25,11 +27,13 @@ from typing import NamedTuple
 
 from faultprobe import calibration, procfs
 from faultprobe._native import Counters
-from faultprobe.aslrmodel import AslrReport, Counts, Model, Observation, Place
+from faultprobe.aslrmodel import AslrReport, Model, Observation, Place
 from faultprobe.calibration import Calibration
+from faultprobe.effects import Counts, explore
 from faultprobe.faultaround import Window, steps_of, unmapped_neighbours
 from faultprobe.faultwindow import fault_around_bytes, fault_around_of
 from faultprobe.launch import Launch, find_program
+from faultprobe.longerbss import LongerBss
 from faultprobe.recorder import Recording, record
 
 SCHEMA_VERSION = 1
@@ -41,6 +45,9 @@ STEERING_STACK_BYTES = 256 << 20
 # Every start of a stack is a multiple of this (STACK_ROUND in fs/binfmt_elf.c).
 STACK_ALIGNMENT = 16
 STACK_SAMPLES = 256
+# glibc asks for 128 KiB more than it needs (M_TOP_PAD). So what is left of a heap is too little for a block
+# at no place, or at as many bytes in a row as the block is longer than that: here the demonstration's 1 MiB.
+HEAP_STRIDE_BYTES = 256 << 10
 PADDING_VARIABLE = "FAULTPROBE_PADDING"
 DEFAULT_RUNS = 32
 # Runs at one fixed place show whether they all cost the same; the steered ones, ASLR off too, add to them.
@@ -70,6 +77,15 @@ class Readings(NamedTuple):
     def rises(self) -> tuple[int, ...]:
         """The faults between one reading and the next."""
         return tuple(after - before for before, after in zip(self.counts, self.counts[1:]))
+
+
+class Plain(NamedTuple):
+    """A run without recorder: where its stack (bytes modulo a page) and its heap (pages modulo a page table)
+    began, and the rises it printed."""
+
+    stack: int
+    heap: int
+    rises: Counts
 
 
 def parse_readings(path: str, exit_status: int, output: bytes) -> Readings:
@@ -147,27 +163,33 @@ class Examiner:
         self.set_aside += is_cold
         return is_cold
 
-    def run_padded(self, padding: int) -> tuple[int, tuple[int, ...]]:
-        """One run without recorder, ASLR off: the place of its stack in a page, and the rises it printed."""
+    def run_plain(self, argv: Sequence[str], padding: int) -> Plain:
+        """One run without recorder, ASLR off, its stack begun lower by `padding` bytes."""
         for _ in range(ATTEMPTS):
-            with Launch(self.argv, padded_environment(padding), True, True, None) as launch:
+            with Launch(argv, padded_environment(padding), True, True, None) as launch:
                 launch.go()
                 launch.follow([], _nothing)
                 assert launch.status is not None and launch.rusage is not None
                 status = os.waitstatus_to_exitcode(launch.status)
                 readings = parse_readings(self.path, status, launch.output)
                 if not self._is_cold(launch.rusage, launch.inherited):
-                    return launch.stack_start % self.page_size, readings.rises
+                    return Plain(
+                        launch.stack_start % self.page_size, self._page(launch.heap_start), readings.rises
+                    )
         raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
 
-    def run_confirmed(self, padding: int) -> tuple[int, tuple[int, ...]]:
+    def run_confirmed(self, argv: Sequence[str], padding: int = 0) -> Plain:
         """Two runs in a row that say the same: one alone may have been disturbed by other programs."""
-        last = self.run_padded(padding)
+        last = self.run_plain(argv, padding)
         for _ in range(ATTEMPTS):
-            before, last = last, self.run_padded(padding)
+            before, last = last, self.run_plain(argv, padding)
             if before == last:
                 return last
         raise RunsUnusable(f"{self.path}: no two runs in a row took the same faults, ASLR off")
+
+    def _page(self, address: int) -> int:
+        """The number of a page modulo a page table."""
+        return address // self.page_size % self.pages_per_table
 
     def place(self, recording: Recording) -> Place:
         """Where the text and the stack of a run began."""
@@ -175,10 +197,10 @@ class Examiner:
         for mapped in recording.maps:
             starts[mapped.path] = min(mapped.start, starts.get(mapped.path, mapped.start))
         self.libc = next((path for path in starts if LIBC.fullmatch(Path(path).name)), None)
-        table_bytes = self.page_size * self.pages_per_table
-        libc = None if self.libc is None else starts[self.libc] % table_bytes // self.page_size
-        program = starts[self.path] % table_bytes // self.page_size if self.can_move else None
-        return Place(libc, program, recording.stack_start % self.page_size)
+        libc = None if self.libc is None else self._page(starts[self.libc])
+        program = self._page(starts[self.path]) if self.can_move else None
+        heap = self._page(recording.heap_start)
+        return Place(libc, program, recording.stack_start % self.page_size, heap)
 
     def stack_effects(self) -> dict[int, Counts]:
         """The rises for a stack that begins anywhere in a page, as differences to no padding.
@@ -186,25 +208,42 @@ class Examiner:
         The places are sampled, and where two neighbours differ, the edge between them is found. With pages
         of 4 KiB the samples are all places there are.
         """
-        _, reference = self.run_confirmed(0)
-        rises_at: dict[int, tuple[int, ...]] = {}
+        reference = self.run_confirmed(self.argv).rises
+        rises_at: dict[int, Counts] = {}
 
-        def rises(padding: int) -> tuple[int, ...]:
-            place, found = self.run_confirmed(padding)
-            rises_at[place] = tuple(now - then for now, then in zip(found, reference))
-            return rises_at[place]
-
-        def refine(low: int, at_low: tuple[int, ...], high: int, at_high: tuple[int, ...]) -> None:
-            middle = (low + high) // 2 // STACK_ALIGNMENT * STACK_ALIGNMENT
-            if at_low != at_high and middle > low:
-                at_middle = rises(middle)
-                refine(low, at_low, middle, at_middle)
-                refine(middle, at_middle, high, at_high)
+        def rises(padding: int) -> Counts:
+            run = self.run_confirmed(self.argv, padding)
+            rises_at[run.stack] = _difference(run.rises, reference)
+            return rises_at[run.stack]
 
         stride = max(STACK_ALIGNMENT, self.page_size // STACK_SAMPLES)
-        samples = {padding: rises(padding) for padding in range(0, self.page_size, stride)}
-        for padding in range(0, self.page_size - stride, stride):
-            refine(padding, samples[padding], padding + stride, samples[padding + stride])
+        explore(rises, self.page_size, stride, STACK_ALIGNMENT)
+        return rises_at
+
+    def heap_effects(self) -> dict[int, Counts]:
+        """The rises for a heap that begins anywhere in a page table, as differences to the program as it is.
+
+        Of a program that cannot be copied and run elsewhere, or has no writable segment, only the place is
+        known that it has without ASLR.
+        """
+        as_it_is = self.run_confirmed(self.argv)
+        rises_at = {as_it_is.heap: _difference(as_it_is.rises, as_it_is.rises)}
+        try:
+            with LongerBss(self.path) as copy:
+                argv = [copy.path, *self.argv[1:]]
+                reference = self.run_confirmed(argv).rises
+
+                def rises(pages: int) -> Counts:
+                    copy.lengthen(pages * self.page_size)
+                    run = self.run_plain(argv, 0)
+                    if run.rises != reference:
+                        run = self.run_confirmed(argv)
+                    rises_at[run.heap] = _difference(run.rises, reference)
+                    return rises_at[run.heap]
+
+                explore(rises, self.pages_per_table, max(1, HEAP_STRIDE_BYTES // self.page_size), 1)
+        except (ValueError, OSError):
+            return dict(list(rises_at.items())[:1])
         return rises_at
 
     def calibrate(self) -> Calibration:
@@ -230,6 +269,7 @@ class Examiner:
             place=place,
             steps=steps,
             stack=self.stack_effects(),
+            heap=self.heap_effects(),
             files=files,
         )
 
@@ -257,6 +297,7 @@ class Examiner:
             "residue": model.residue(place),
             "program_residue": None if place.program is None else place.program % model.window.pages,
             "stack_offset": place.stack,
+            "heap_page": place.heap,
             "predicted": list(predicted),
             "observed": list(observed),
             "agreed": predicted == observed,
@@ -295,7 +336,8 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS, stored: str | None = 
         "page_table_pages": model.window.table_pages,
         "calibrated_touches": model.touches,
         "predicted": predicted,
-        "stack": model.stack.ranges(page_size),
+        "stack": model.stack_ranges(page_size),
+        "heap": model.heap_ranges(),
         "steered": groups[0],
         "aslr_on": groups[1],
         "aslr_off": groups[2],
@@ -307,6 +349,10 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS, stored: str | None = 
 def padded_environment(padding: int) -> dict[str, str]:
     """This process's environment with so many bytes more: each 16 begin the stack 16 bytes lower."""
     return {**os.environ, PADDING_VARIABLE: "x" * padding}
+
+
+def _difference(now: Counts, then: Counts) -> Counts:
+    return tuple(one - other for one, other in zip(now, then))
 
 
 def _nothing() -> None:

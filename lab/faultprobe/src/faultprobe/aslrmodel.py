@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import NamedTuple, Optional, TypedDict
 
+from faultprobe.effects import Counts, Effects
 from faultprobe.faultaround import (
     NO_FOLIOS,
     STACK,
@@ -17,18 +18,16 @@ from faultprobe.faultaround import (
 )
 from faultprobe.folios import Folios
 
-Counts = tuple[int, ...]
-
 
 class Place(NamedTuple):
-    """Where a run's text begins, in pages modulo one page table, and its stack, in bytes modulo a page.
-
-    None for what is absent or cannot move.
+    """Where a run's text and its heap (brk) begin, in pages modulo one page table, and its stack, in bytes
+    modulo a page. None for what is absent or cannot move.
     """
 
     libc: int | None
     program: int | None
     stack: int
+    heap: int = 0
 
 
 class Observation(TypedDict):
@@ -41,6 +40,7 @@ class Observation(TypedDict):
     residue: Optional[int]
     program_residue: Optional[int]
     stack_offset: int
+    heap_page: int
     predicted: list[int]
     observed: list[int]
     agreed: bool
@@ -48,7 +48,7 @@ class Observation(TypedDict):
 
 
 class Prediction(TypedDict):
-    """The counts possible with the text at `residue`: one, unless the place of the stack, the whole page
+    """The counts possible with the text at `residue`: one, unless the place of stack or heap, the whole page
     table or the program's own place matter too (each run is judged by its exact place)."""
 
     residue: Optional[int]
@@ -60,6 +60,15 @@ class StackRange(TypedDict):
 
     first_offset: int
     last_offset: int
+    extra: list[int]
+
+
+class HeapRange(TypedDict):
+    """Extra faults of each phase behind the first when the heap begins at these pages of a page table,
+    relative to where it was calibrated."""
+
+    first_page: int
+    last_page: int
     extra: list[int]
 
 
@@ -78,6 +87,7 @@ class AslrReport(TypedDict):
     calibrated_touches: int
     predicted: list[Prediction]
     stack: list[StackRange]
+    heap: list[HeapRange]
     steered: list[Observation]
     aslr_on: list[Observation]
     aslr_off: list[Observation]
@@ -85,47 +95,12 @@ class AslrReport(TypedDict):
     agreed: bool
 
 
-class StackEffects:
-    """Rises by the place of the stack in a page. Between two known places the lower one's hold."""
-
-    def __init__(self, rises_at: Mapping[int, Counts]) -> None:
-        self._offsets = sorted(rises_at)
-        self._rises = [rises_at[offset] for offset in self._offsets]
-
-    def at(self, offset: int) -> Counts:
-        """The rises for a stack that begins at byte `offset` of a page."""
-        return self._rises[bisect_right(self._offsets, offset) - 1]
-
-    def relative_to(self, known: Counts, offset: int) -> StackEffects:
-        """The same in absolute numbers, from the `known` faults of a stack that begins at `offset`."""
-        base = self.at(offset)
-        absolute = [
-            tuple(now - then + faults for now, then, faults in zip(rises, base, known))
-            for rises in self._rises
-        ]
-        return StackEffects(dict(zip(self._offsets, absolute)))
-
-    def distinct(self) -> dict[Counts, int]:
-        """Each effect there is, with one offset that has it."""
-        return dict(zip(self._rises, self._offsets))
-
-    def ranges(self, page_size: int) -> list[StackRange]:
-        """The effects as ranges of offsets."""
-        ranges: list[StackRange] = []
-        ends = [*self._offsets[1:], page_size]
-        for offset, end, rises in zip(self._offsets, ends, self._rises):
-            if ranges and ranges[-1]["extra"] == list(rises):
-                ranges[-1]["last_offset"] = end - 1
-            else:
-                ranges.append({"first_offset": offset, "last_offset": end - 1, "extra": list(rises)})
-        return ranges
-
-
 class Model:
     """The touches of one program, and what they predict for every place.
 
     What the kernel places with mmap (libc, the loader, other libraries) moves together; the program's own
-    image moves by itself; so does the stack; all other memory is faulted page by page wherever it lies.
+    image moves by itself; so do the stack and the heap; all other memory is faulted page by page wherever it
+    lies.
     """
 
     def __init__(
@@ -135,7 +110,8 @@ class Model:
         window: Window,
         calibrated: Place,
         program: str,
-        stack: StackEffects,
+        stack: Effects,
+        heap: Effects,
         folios: Folios = NO_FOLIOS,
     ) -> None:
         self.window = window
@@ -145,6 +121,9 @@ class Model:
         self.stack = stack.relative_to(
             _behind_first(faults_by_phase(of_stack, phases, window)), calibrated.stack
         )
+        # What the heap cost where it was calibrated is among the other touches.
+        nothing = (0,) * (phases - 2)
+        self.heap = heap.relative_to(nothing, calibrated.heap)
         own = [step for step in steps if step.path == program]
         others = [step for step in steps if step.path not in (program, STACK)]
         self._own = [_behind_first(each) for each in faults_by_shift(own, phases, window, folios)]
@@ -154,7 +133,7 @@ class Model:
         """The faults of each phase behind the first for a run at `place`."""
         own = self._own[self._shift(place.program, self.calibrated.program)]
         others = self._others[self._shift(place.libc, self.calibrated.libc)]
-        return tuple(map(sum, zip(own, others, self.stack.at(place.stack))))
+        return tuple(map(sum, zip(own, others, self.stack.at(place.stack), self.heap.at(place.heap))))
 
     def residue(self, place: Place) -> int | None:
         """The one number that the table of predictions goes by."""
@@ -179,8 +158,22 @@ class Model:
         if self.calibrated.libc is not None:
             effects = {self._own[self._shift(each, self.calibrated.program)]: each for each in programs}
             programs = list(effects.values())
-        stacks = self.stack.distinct().values()
-        return [Place(libc, own, stack) for libc in libcs for own in programs for stack in stacks]
+        stacks, heaps = self.stack.distinct().values(), self.heap.distinct().values()
+        return [Place(*each) for each in product(libcs, programs, stacks, heaps)]
+
+    def stack_ranges(self, page_size: int) -> list[StackRange]:
+        """What the stack costs by its first byte in a page of `page_size` bytes."""
+        return [
+            {"first_offset": each.first, "last_offset": each.last, "extra": list(each.extra)}
+            for each in self.stack.ranges(page_size)
+        ]
+
+    def heap_ranges(self) -> list[HeapRange]:
+        """What the heap costs by its first page."""
+        return [
+            {"first_page": each.first, "last_page": each.last, "extra": list(each.extra)}
+            for each in self.heap.ranges(self.window.table_pages)
+        ]
 
     def _shift(self, now: int | None, then: int | None) -> int:
         return 0 if now is None or then is None else (now - then) % self.window.table_pages

@@ -13,17 +13,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from faultprobe.aslrmodel import Counts, Model, Place, StackEffects
+from faultprobe.aslrmodel import Model, Place
+from faultprobe.effects import Counts, Effects
 from faultprobe.faultaround import Replaced, Step, Touch, Window
 from faultprobe.folios import folios_of
 from faultprobe.jsontext import write
 from faultprobe.version import __version__
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Calibration(NamedTuple):
-    """One program's touches and stack effects, as recorded, and the files they were recorded with."""
+    """One program's touches, what the places of stack and heap add, and the files it was made with."""
 
     program: str
     libc: str | None
@@ -33,12 +34,13 @@ class Calibration(NamedTuple):
     place: Place
     steps: list[Step]
     stack: dict[int, Counts]
+    heap: dict[int, Counts]
     files: list[str]
 
     def model(self) -> Model:
         """What it predicts, with its files in the page cache as they are now."""
-        stack, folios = StackEffects(self.stack), folios_of(self.files)
-        return Model(self.steps, self.phases, self.window, self.place, self.program, stack, folios)
+        effects, folios = (Effects(self.stack), Effects(self.heap)), folios_of(self.files)
+        return Model(self.steps, self.phases, self.window, self.place, self.program, *effects, folios)
 
 
 def identity(files: Iterable[str], window_bytes: int) -> dict[str, Any]:
@@ -61,7 +63,8 @@ def store(path: str, calibration: Calibration, window_bytes: int) -> None:
             "made_on": identity(calibration.files, window_bytes),
             **calibration._asdict(),
             # A NamedTuple becomes a list, so the two kinds of step are told apart by their length.
-            "stack": sorted([offset, list(rises)] for offset, rises in calibration.stack.items()),
+            "stack": sorted([place, list(rises)] for place, rises in calibration.stack.items()),
+            "heap": sorted([place, list(rises)] for place, rises in calibration.heap.items()),
         },
         path,
     )
@@ -85,7 +88,8 @@ def load(path: str, program: str, window_bytes: int) -> Calibration | None:
             Window(*stored["window"]),
             Place(*stored["place"]),
             [_step(fields) for fields in stored["steps"]],
-            {offset: tuple(rises) for offset, rises in stored["stack"]},
+            {place: tuple(rises) for place, rises in stored["stack"]},
+            {place: tuple(rises) for place, rises in stored["heap"]},
             stored["files"],
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -25,15 +25,16 @@ from faultprobe.facts import ADDR_NO_RANDOMIZE
 POLL_MILLISECONDS = 100
 POINTER_BYTES = 8
 AS_PARENT = -1
-# Field 28 of /proc/PID/stat (proc_pid_stat(5)); the fields after the name begin with number 3.
-START_STACK = 28 - 3
+# Fields 28 and 47 of /proc/PID/stat (proc_pid_stat(5)); the fields after the name begin with number 3.
+START_STACK, START_BRK = 28 - 3, 47 - 3
 
 
 class Launch:
     """One program, forked and waiting; dead and reaped when the context ends, whatever happened.
 
-    `inherited` and `stack_start` (the stack pointer at the first instruction) are there after `go`,
-    `status`, `rusage` and `output` after `follow`. Use from one thread: the stop at exec is ptrace's.
+    `inherited`, `stack_start` (the stack pointer at the first instruction) and `heap_start` (where brk
+    begins) are there after `go`, `status`, `rusage` and `output` after `follow`. Use from one thread: the
+    stop at exec is ptrace's.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Launch:
         settings = [os.fsencode(f"{name}={value}") for name, value in variables.items()]
         self.argument_pages = argument_pages([os.fsencode(self.path), *settings, *strings])
         self.inherited = _native.Counters((0, 0))
-        self.stack_start = 0
+        self.stack_start = self.heap_start = 0
         self.status: int | None = None
         self.rusage: struct_rusage | None = None
         self.output = b""
@@ -92,7 +93,7 @@ class Launch:
             self.status = status
             raise OSError(errno.ECHILD, f"ended by {status:#x} before its first instruction", self.path)
         fields = procfs.stat_fields(str(self.pid))
-        self.stack_start = int(fields[START_STACK])
+        self.stack_start, self.heap_start = int(fields[START_STACK]), int(fields[START_BRK])
         _native.detach(self.pid)
 
     def follow(self, descriptors: Sequence[int], drain: Callable[[], None]) -> None:

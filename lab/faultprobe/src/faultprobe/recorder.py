@@ -38,6 +38,7 @@ class Recording:
     rusage: struct_rusage
     argument_pages: int
     stack_start: int
+    heap_start: int
     stdout: bytes | None
     recorder: Recorder = field(repr=False, compare=False)
 
@@ -154,6 +155,7 @@ def record(
             rusage=launch.rusage,
             argument_pages=launch.argument_pages,
             stack_start=launch.stack_start,
+            heap_start=launch.heap_start,
             stdout=launch.output if capture_stdout else None,
             recorder=recorder,
         )

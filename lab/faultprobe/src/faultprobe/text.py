@@ -121,12 +121,21 @@ def aslr(report: AslrReport) -> str:
             f"  {each['first_offset']}-{each['last_offset']}: {' '.join(map(str, each['extra']))}"
             for each in report["stack"]
         )
+    if len(report["heap"]) > 1:
+        lines.append(
+            "The place of the heap in a page table matters; its first page and what each phase has more:"
+        )
+        lines.extend(
+            f"  {each['first_page']}-{each['last_page']}: {' '.join(map(str, each['extra']))}"
+            for each in report["heap"]
+        )
     runs = (("steered", report["steered"]), ("ASLR on", report["aslr_on"]), ("ASLR off", report["aslr_off"]))
     for name, group in runs:
         lines.append(f"{name}: {sum(each['agreed'] for each in group)} of {len(group)} runs as predicted")
         lines.extend(
-            f"  residue {each['residue']}, stack {each['stack_offset']}: predicted {each['predicted']}, "
-            f"observed {each['observed']}; {each['unmapped_neighbours']} pages its windows left out"
+            f"  residue {each['residue']}, stack {each['stack_offset']}, heap {each['heap_page']}: "
+            f"predicted {each['predicted']}, observed {each['observed']}; "
+            f"{each['unmapped_neighbours']} pages its windows left out"
             for each in group
             if not each["agreed"]
         )
