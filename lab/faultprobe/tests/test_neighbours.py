@@ -228,3 +228,24 @@ def test_a_huge_page_of_the_pool_is_not_a_transparent_one() -> None:
     assert mapped.look({at: FRAME + 8 + at for at in range(64)}, OWN_PAGE) == 0
     mapped.pages.fork(1)
     assert mapped.fault(3, FRAME + 0x800, time_ns=3, page_bytes=huge_bytes).cause == causes.FORK_COPY
+
+
+@pytest.mark.parametrize(
+    ("frame", "cause"),
+    [(FRAME, causes.FORK_REUSE), (FRAME + 0x55, causes.FORK_COPY)],
+    ids=["alone", "shared"],
+)
+def test_a_page_of_exec_s_that_a_fork_made_read_only_is_reused_or_copied(frame: int, cause: str) -> None:
+    # Whether the other process still holds the page when this one writes is a matter of who was faster.
+    mapped = Mapped(path="")
+    mapped.pages.populating = (START * PAGE, (START + 64) * PAGE)
+    mapped.look({9: FRAME}, OWN_PAGE)
+    mapped.pages.fork(1)
+    assert mapped.fault(9, frame, time_ns=3).cause == cause
+
+
+def test_a_page_of_exec_s_that_no_fork_touched_is_touched_again() -> None:
+    mapped = Mapped(path="")
+    mapped.pages.populating = (START * PAGE, (START + 64) * PAGE)
+    mapped.look({9: FRAME}, OWN_PAGE)
+    assert mapped.fault(9, FRAME, time_ns=3).cause == causes.POPULATED_AGAIN

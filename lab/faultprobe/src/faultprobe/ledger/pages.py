@@ -237,10 +237,11 @@ class Pages:
             finding.cause = causes.FORK_COPY if was_forked else causes.ANONYMOUS_AGAIN
         elif frame == 0:
             finding.cause = causes.ANONYMOUS_AGAIN
-        elif before.is_populated:
-            finding.cause = causes.POPULATED_AGAIN
+        elif was_forked:
+            # It was made read-only by the fork, however it had come.
+            finding.cause = causes.FORK_REUSE
         else:
-            finding.cause = causes.FORK_REUSE if was_forked else causes.UPGRADE
+            finding.cause = causes.POPULATED_AGAIN if before.is_populated else causes.UPGRADE
         return State(ANONYMOUS, frame, self.forks)
 
     def _take_again_blindly(self, finding: Finding, before: State) -> State:
