@@ -91,6 +91,14 @@ FAULT_AROUND = Rule(
     "along earlier or costs one fault more.",
     "Linux mm/memory.c: do_fault_around; mm/util.c: mmap_base",
 )
+FIRST_USE = Rule(
+    "first-use",
+    "pages of files used first",
+    "Calling a function for the first time costs a fault for each page of a file (its code, its constants, "
+    "the pointer it is called by) that no earlier fault brought along. Where they lie is the linker's choice "
+    "and that of ASLR: the ledger of the same run counts them.",
+    "Linux mm/memory.c: do_read_fault, do_fault_around; ld(1)",
+)
 BESIDE_MEMCPY = Rule(
     "musl-beside-memcpy",
     "musl: memset's code is there",
@@ -119,6 +127,7 @@ APPLIED = (
     PRESENT_STAYS,
     START_UP,
     FAULT_AROUND,
+    FIRST_USE,
     BESIDE_MEMCPY,
     OVERLAPPING_COPY,
 )

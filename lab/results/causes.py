@@ -240,6 +240,17 @@ def _accounts(run: GuestRun) -> Iterator[tuple[_Key, Account]]:
             yield (build, rules.DEMONSTRATION_SIZE, counted.name), account
 
 
+def file_pages(run: GuestRun, build: Build, phase: str) -> int | None:
+    """The pages of files that a phase of this very run used first; None when no ledger tells it."""
+    traces = run.traces.get(build.value)
+    if traces is None or traces.direct.level != "full" or not _can_be_told(traces):
+        return None
+    found = dict(zip(_PHASES, traces.direct.phases or (), strict=False)).get(phase)
+    if found is None:
+        return None
+    return sum(line.faults for line in found.causes if line.cause == "file-map")
+
+
 def _can_be_told(traces: Traces) -> bool:
     return traces.direct.level != "counters" and bool(traces.direct.images)
 

@@ -126,12 +126,14 @@ class Comparison:
 def prediction(run: GuestRun, program: str, size_bytes: int = rules.DEMONSTRATION_SIZE) -> Prediction:
     """What lazy-malloc must give on a guest, from the facts its run holds; ``program`` is a value of Build.
 
-    The dynamic demonstration's ASLR residues come from the run's own calibration. Raises ValueError for
-    another program.
+    The dynamic demonstration's ASLR residues come from the run's own calibration. For the other builds the
+    run's ledger says how many pages of files memset's first call needed; the rest is predicted. Raises
+    ValueError for another program.
     """
     build = Build(program)
     calibration = aslr.calibration(run) if build is Build.DYNAMIC else None
-    return rules.predict(run.probe.facts, size_bytes, build, calibration)
+    first_used = causes.file_pages(run, build, rules.MEMSET) if calibration is None else None
+    return rules.predict(run.probe.facts, size_bytes, build, calibration, first_used)
 
 
 def check_probe(output: bytes, guest: str) -> tuple[dict[str, int], dict[str, int | None]]:

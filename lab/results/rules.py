@@ -91,12 +91,18 @@ class Prediction:
 
 
 def predict(
-    facts: Facts, size_bytes: int, build: Build, calibration: Calibration | None = None
+    facts: Facts,
+    size_bytes: int,
+    build: Build,
+    calibration: Calibration | None = None,
+    first_used: int | None = None,
 ) -> Prediction:
     """What lazy-malloc of ``size_bytes`` must give on a guest with these facts.
 
     ``calibration`` is of the dynamic demonstration: what its start-up costs, and which ASLR residues cost one
-    fault more. The rules are in :mod:`lab.results.catalogue`, the pages in :mod:`lab.results.allocators`.
+    fault more. ``first_used`` is for a build without one: the pages of files that the memset step of the run
+    used first, by its ledger. The rules are in :mod:`lab.results.catalogue`, the pages in
+    :mod:`lab.results.allocators`.
     Raises ValueError for a size below 1 byte.
     """
     if size_bytes < 1:
@@ -116,8 +122,11 @@ def predict(
         first.pop()
     if build is not Build.IN_PROCESS and obstacle is None:
         first[0] = _with_start_up(first[0], calibration)
-    if build in DEMONSTRATIONS and not build.is_static and obstacle is None:
-        first[1] = _with_first_call(facts, first[1], calibration)
+    if build in DEMONSTRATIONS and obstacle is None:
+        if first_used is not None:
+            first[1] = _with_first_used(first[1], first_used)
+        elif not build.is_static:
+            first[1] = _with_first_call(facts, first[1], calibration)
     present = Term(catalogue.PRESENT_STAYS, 0, "every page is there")
     again = PhasePrediction(AGAIN, (Possible((present,)),))
     return Prediction(size_bytes, build, (*first, again))
@@ -244,6 +253,15 @@ def _with_start_up(malloc: PhasePrediction, calibration: Calibration | None) -> 
         for count in counts
     ]
     return PhasePrediction(MALLOC, tuple(possible))
+
+
+def _with_first_used(memset: PhasePrediction, pages: int) -> PhasePrediction:
+    """The demonstration's memset step with the pages of files that its first call of memset needed."""
+    if not pages:
+        return memset
+    term = Term(catalogue.FIRST_USE, pages, "what memset's first call needs of files, by this run's ledger")
+    found = tuple(Possible((*each.terms, term), each.when) for each in memset.possible)
+    return PhasePrediction(memset.phase, found)
 
 
 def _with_first_call(

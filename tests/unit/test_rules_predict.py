@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.results import allocators, aslr, catalogue, document, mirror, overlap, rules
+from lab.results import allocators, aslr, catalogue, causes, comparison, document, mirror, overlap, rules
 from lab.results.builds import Build
 from lab.results.mirror import Facts
 from lab.results.rules import Prediction
@@ -312,3 +312,45 @@ def test_every_rule_has_a_name_of_its_own_a_sentence_and_a_source() -> None:
     every = catalogue.APPLIED + catalogue.LIMITS
     assert len({rule.id for rule in every}) == len(every) == len(catalogue.RULES)
     assert [rule.id for rule in every if not rule.sentence.endswith(".") or not rule.source] == []
+
+
+@pytest.mark.parametrize("build", [Build.STATIC, Build.STATIC_PIE, Build.NO_PIE, Build.BIND_NOW])
+def test_a_build_without_calibration_adds_the_pages_of_files_its_ledger_has(build: Build) -> None:
+    without = rules.predict(facts(), MIB, build, first_used=0).phase("memset")
+    assert without.counts() == (256,)
+    memset = rules.predict(facts(), MIB, build, first_used=2).phase("memset")
+    assert memset.counts() == (258,)
+    assert memset.possible[0].terms[-1].rule == catalogue.FIRST_USE
+
+
+WAYS = document.read_run(GOLDEN.parent / "ways-to-link" / "runs" / "glibc-2.41-x86_64.json")
+
+
+def with_file_pages_in_memset(faults: int) -> document.GuestRun:
+    """The bind-now build's memset step with so many pages of files in its ledger."""
+    traces = WAYS.traces[Build.BIND_NOW.value]
+    ledger = traces.direct
+    assert ledger.phases is not None
+    mapped = msgspec.structs.replace(ledger.causes[0], cause="file-map", faults=faults)
+    memset = msgspec.structs.replace(ledger.phases[2], causes=(*ledger.phases[2].causes, mapped))
+    told = msgspec.structs.replace(ledger, phases=(*ledger.phases[:2], memset, *ledger.phases[3:]))
+    changed = {**WAYS.traces, Build.BIND_NOW.value: msgspec.structs.replace(traces, direct=told)}
+    return msgspec.structs.replace(WAYS, traces=changed)
+
+
+def test_the_ledger_of_the_run_itself_counts_them() -> None:
+    run = with_file_pages_in_memset(2)
+    assert comparison.prediction(WAYS, Build.BIND_NOW).phase("memset").counts() == (256,)
+    assert comparison.prediction(run, Build.BIND_NOW).phase("memset").counts() == (258,)
+    # With a calibration the ledger is not asked: the count is predicted before the run.
+    assert causes.file_pages(run, Build.DYNAMIC, "memset") == 0
+    assert comparison.prediction(run, Build.DYNAMIC).phase("memset").possible[0].terms[-1].rule in (
+        catalogue.GLIBC_HEADER,
+        catalogue.FAULT_AROUND,
+    )
+
+
+def test_without_a_ledger_both_stay_possible() -> None:
+    run = msgspec.structs.replace(WAYS, traces={})
+    assert causes.file_pages(run, Build.BIND_NOW, "memset") is None
+    assert comparison.prediction(run, Build.BIND_NOW).phase("memset").counts() == (256, 257)
