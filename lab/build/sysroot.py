@@ -12,6 +12,7 @@ from lab.errors import BuildFailed
 
 _LIBC = {"glibc": "libc6-dev", "musl": "musl-dev"}
 
+_FEATURES = "usr/include/features.h"
 _LIBGCC = re.compile(r"libgcc-\d+-dev")
 """What a libc leaves to the compiler: arithmetic, and for glibc the unwinder. Each suite has its version."""
 
@@ -67,11 +68,26 @@ def libc_folder(sysroot: Path, target: Target) -> Path:
 
 
 def has_static_pie(sysroot: Path, target: Target) -> bool:
-    """Whether a static program of this libc can be position-independent: it has a start file for that.
+    """Whether a static program of this libc can be position-independent: it has a start file that works.
 
-    Debian's glibc has none on ppc64le and armhf; musl has it everywhere.
+    Debian's glibc has none on ppc64le and armhf; musl has it everywhere. On aarch64 that of glibc before 2.35
+    takes the first word of the global offset table for the address of the dynamic section. GNU ld writes it
+    there, LLVM's linker does not: the program relocates itself by rubbish (glibc bug 28203).
     """
+    starts_by_got = target.libc == "glibc" and target.architecture == "aarch64"
+    if starts_by_got and glibc_version(sysroot) < (2, 35):
+        return False
     return (libc_folder(sysroot, target) / "rcrt1.o").is_file()
+
+
+def glibc_version(sysroot: Path) -> tuple[int, int]:
+    """The version of a sysroot's glibc, from its headers; raises BuildFailed when they do not tell it."""
+    header = sysroot / _FEATURES
+    text = header.read_text() if header.is_file() else ""
+    major, minor = (re.search(rf"#define\s+__GLIBC{part}__\s+(\d+)", text) for part in ("", "_MINOR"))
+    if major is None or minor is None:
+        raise BuildFailed("no version of glibc in its headers", where=f"sysroot {sysroot}")
+    return int(major.group(1)), int(minor.group(1))
 
 
 def libgcc_folder(sysroot: Path, target: Target) -> Path:

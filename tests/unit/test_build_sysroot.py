@@ -55,6 +55,23 @@ def test_static_pie_needs_its_start_file(root: Path) -> None:
     assert sysroot.has_static_pie(root, target)
 
 
+@pytest.mark.parametrize(("minor", "works"), [(31, False), (34, False), (35, True), (41, True)])
+def test_static_pie_of_an_old_glibc_on_aarch64_cannot_be_linked_by_llvm(
+    tmp_path: Path, minor: int, works: bool
+) -> None:
+    folder = tmp_path / "usr/lib/aarch64-linux-gnu"
+    folder.mkdir(parents=True)
+    (folder / "libc.a").touch()
+    (folder / "rcrt1.o").touch()
+    target = zig.target("aarch64", "glibc")
+    with pytest.raises(BuildFailed, match="no version of glibc in its headers"):
+        sysroot.has_static_pie(tmp_path, target)
+    (tmp_path / "usr/include").mkdir()
+    features = f"#define\t__GLIBC__\t2\n#define\t__GLIBC_MINOR__\t{minor}\n"
+    (tmp_path / "usr/include/features.h").write_text(features)
+    assert sysroot.has_static_pie(tmp_path, target) is works
+
+
 def test_a_package_that_was_not_fetched_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed) as error:
         sysroot.unpack({}, ("musl-dev",), tmp_path, log=tmp_path / "log")
