@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from lab import paths
+from lab.architectures import ARCHITECTURES
 from lab.build.payload import Payload, ensure_payload
 from lab.errors import LabError, MatrixError
 from lab.guests import inspection, qemu
@@ -190,6 +192,7 @@ def _calibrate(machine: Reachable) -> None:
 
 def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:
     def build(folder: Path) -> None:
+        time.sleep(ARCHITECTURES[prepared.guest.architecture].hardware.rest_seconds)
         machine.save_template(folder / _TEMPLATE)
 
     return store.ensure("provisioned", prepared.provisioned_key, build)

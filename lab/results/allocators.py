@@ -29,6 +29,11 @@ a page more; an interpreter that has just started was seen to serve 140,000 byte
 not any more.
 """
 
+GLIBC_HUGE_HEAP = (2 << 20) + (256 << 10)
+"""Bytes of a request that is not served from what is left of a heap which grows to multiples of 2 MiB: it is
+grown by what is needed and M_TOP_PAD (128 KiB), so less than both together is left (sysmalloc).
+"""
+
 MUSL_THRESHOLD = 131_052
 """Bytes of a *request* from which musl does (src/malloc/mallocng/meta.h, MMAP_THRESHOLD)."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.results import allocators, catalogue, overlap
-from lab.results.builds import DEMONSTRATIONS, Build
+from lab.results.builds import Build
 from lab.results.catalogue import Rule
 from lab.results.mirror import Facts
 
@@ -68,7 +68,7 @@ def obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
         if mode == "always":
             yield Reason(catalogue.MTHP, f"{name} is set to always: one fault may bring in many pages")
     if family == "glibc":
-        yield from _glibc_obstacles(facts, size, build, version)
+        yield from _glibc_obstacles(facts, size, version)
     elif not build.is_static and size < allocators.MUSL_THRESHOLD:
         yield Reason(
             catalogue.BELOW_THRESHOLD,
@@ -81,21 +81,21 @@ def copies_onto_itself(facts: Facts) -> bool:
     return facts.architecture == "s390x" and facts.libc.family == "glibc"
 
 
-def heap_grows_by_huge_pages(facts: Facts) -> bool:
-    """Whether malloc keeps so much room at the heap's end that a large block may fit."""
-    return facts.libc.family == "glibc" and facts.architecture == "aarch64" and _version(facts) >= (2, 43)
+def heap_may_have_room(facts: Facts, size: int) -> bool:
+    """Whether the heap grows by huge pages, so that a block of this size may fit what is left of one."""
+    grows = facts.libc.family == "glibc" and facts.architecture == "aarch64" and _version(facts) >= (2, 43)
+    return grows and size < allocators.GLIBC_HUGE_HEAP
 
 
-def _heap_is_known(facts: Facts, size: int, build: Build) -> bool:
-    """Whether a block from such a heap has one layout: no page of the heap is a huge one, the program has
-    only printed before, and the block is whole pages, so that it ends in the page behind its last one.
+def _heap_is_known(facts: Facts, size: int) -> bool:
+    """Whether a block from such a heap has one layout: no page of the heap is a huge one, and the block is
+    whole pages, so that it ends in the page behind its last one.
     """
     filled = number(tunables(facts).get("glibc.malloc.perturb", "0")) != 0
-    whole = size % facts.page_size_bytes == 0
-    return build in DEMONSTRATIONS and facts.thp.enabled == "never" and whole and not filled
+    return facts.thp.enabled == "never" and size % facts.page_size_bytes == 0 and not filled
 
 
-def _glibc_obstacles(facts: Facts, size: int, build: Build, version: tuple[int, ...]) -> Iterator[Reason]:
+def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Iterator[Reason]:
     settings = tunables(facts)
     if copies_onto_itself(facts) and size > overlap.LARGEST:
         yield Reason(
@@ -109,7 +109,7 @@ def _glibc_obstacles(facts: Facts, size: int, build: Build, version: tuple[int, 
             catalogue.HUGETLB_TUNABLE,
             f"glibc.malloc.hugetlb={settings['glibc.malloc.hugetlb']} asks for huge pages",
         )
-    if heap_grows_by_huge_pages(facts) and not _heap_is_known(facts, size, build):
+    if heap_may_have_room(facts, size) and not _heap_is_known(facts, size):
         yield Reason(
             catalogue.AARCH64_THP, f"the heap of glibc {facts.libc.version} grows by 2 MiB on aarch64"
         )

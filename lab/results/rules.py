@@ -20,7 +20,7 @@ from lab.results.mirror import Facts
 from lab.results.obstacles import (
     Reason,
     copies_onto_itself,
-    heap_grows_by_huge_pages,
+    heap_may_have_room,
     number,
     obstacles,
     tunables,
@@ -152,7 +152,7 @@ def _placed(facts: Facts, size: int, build: Build) -> tuple[_Placed, ...]:
         layout = allocators.glibc_perturbed(size, page, facts.architecture)
         return (_Placed(layout, catalogue.GLIBC_PERTURB),)
     mapping = allocators.glibc_mapping(size, page, facts.architecture)
-    if not heap_grows_by_huge_pages(facts):
+    if not heap_may_have_room(facts, size):
         return (_Placed(mapping, catalogue.GLIBC_HEADER),)
     return (
         _Placed(mapping, catalogue.GLIBC_HEADER, "where the heap begins leaves no room for the block"),

@@ -65,6 +65,7 @@ class StartUp:
 WITHOUT_BREAKPOINTS = {
     "riscv64": "Linux has no hardware breakpoints on riscv64",
     "s390x": "Linux offers no hardware breakpoints to perf on s390x, whose event recording is ptrace's alone",
+    "loongarch64": "QEMU's processor has no breakpoint registers (the kernel says: Found 0 breakpoint)",
     "ppc64le": "the breakpoints that Linux offers to perf on ppc64le watch data only, not instructions",
 }
 """Why main cannot be marked there (HAVE_HW_BREAKPOINT in arch/*/Kconfig; on ppc64le arch_bp_generic_fields in

@@ -6,7 +6,7 @@ import pytest
 
 from lab.probe import session
 from lab.remote import Remote
-from lab.results import comparison
+from lab.results import comparison, obstacles
 from lab.results.document import GuestRun, parse_probe
 from lab.session import Ready
 
@@ -34,13 +34,15 @@ def test_every_phase_costs_what_was_predicted(measured: GuestRun) -> None:
     found = rises(measured)
     prediction = comparison.prediction(measured, "faultprobe")
     predicted = {name: prediction.phase(name).counts() for name in ("malloc", "memset", "memset again")}
-    assert {name: (found[name],) for name in predicted} == predicted
+    assert {name: found[name] for name, counts in predicted.items() if found[name] not in counts} == {}
 
 
 def test_malloc_and_memset_touch_every_page_of_the_chunk_once(measured: GuestRun) -> None:
-    # What all libcs share above their mmap threshold: the buffer and its header, in whole pages.
+    # What all libcs share above their mmap threshold: the buffer and its header, in whole pages. From a heap
+    # that had room for it (glibc 2.43 on aarch64) the first of them was touched before.
     (experiment,) = measured.probe.experiments
     pages = experiment.parameters.size_bytes // measured.guest.page_size + 1
+    pages -= experiment.details.mapping == "heap"
     first = rises(measured)["memset"] - copies_of_the_zero_page(measured)
     assert rises(measured)["malloc"] + first == pages
 
@@ -54,7 +56,9 @@ def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
     assert rises(measured)["memset"] == memset
     predicted = comparison.prediction(measured, "pagefault-demo").phase("memset").selecting(phases["memset"])
     assert predicted is not None
-    assert phases["memset"] - memset in (0, 1)
+    # Where a heap may have room for the block, it may have had it in one of the two only.
+    by_heap = obstacles.heap_may_have_room(measured.probe.facts, experiment.parameters.size_bytes)
+    assert phases["memset"] - memset in ((-1, 0, 1) if by_heap else (0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,14 @@ def test_taking_maps_and_a_ledger_changes_no_count(measured: GuestRun, others: l
     (plain,) = parse_probe(others[0], measured.guest.name).experiments
     (experiment,) = measured.probe.experiments
     mapped = [(each.name, each.rise_minor, each.rise_major) for each in experiment.phases]
-    assert [(each.name, each.rise_minor, each.rise_major) for each in plain.phases] == mapped
+    if plain.details.mapping == experiment.details.mapping:
+        assert [(each.name, each.rise_minor, each.rise_major) for each in plain.phases] == mapped
+        return
+    # ASLR put this process's heap where it had room for the block, or not: each by its own law.
+    assert obstacles.heap_may_have_room(measured.probe.facts, experiment.parameters.size_bytes)
+    assert {experiment.details.mapping, plain.details.mapping} == {"heap", "mmap"}
+    found, predicted = comparison.check_probe(others[0], measured.guest.name)
+    assert found == predicted
 
 
 WITHOUT_HUGE_PAGES = ("armv7l", "s390x")

@@ -163,7 +163,7 @@ def test_libcs_without_a_rule(family: str, version: str | None, rule: str | None
     ("version", "mode", "rule"),
     [
         ("2.43", "madvise", "glibc-aarch64-thp"),
-        ("2.43", "never", "glibc-aarch64-thp"),
+        ("2.43", "never", None),
         ("2.41", "madvise", None),
     ],
 )
@@ -178,8 +178,8 @@ def on_arm_2_43(**changes: object) -> Facts:
     return facts(**{"libc": libc, "thp": thp("never"), "architecture": "aarch64", **changes})
 
 
-@pytest.mark.parametrize("build", [Build.STATIC, Build.STATIC_PIE])
-def test_a_heap_that_grows_by_huge_pages_may_have_room_for_the_demonstration_s_block(build: Build) -> None:
+@pytest.mark.parametrize("build", [Build.IN_PROCESS, Build.STATIC, Build.STATIC_PIE])
+def test_a_heap_that_grows_by_huge_pages_may_have_room_for_the_block(build: Build) -> None:
     memset = rules.predict(on_arm_2_43(), MIB, build).phase("memset")
     assert memset.counts() == (255, 256)
     assert [possible.when for possible in memset.possible] == [
@@ -203,6 +203,16 @@ def test_a_heap_that_grows_by_huge_pages_may_have_room_for_the_demonstration_s_b
 )
 def test_elsewhere_such_a_heap_is_not_claimed(size: int, changes: dict[str, object]) -> None:
     assert refusal(rules.predict(on_arm_2_43(**changes), size, Build.STATIC)) == "glibc-aarch64-thp"
+
+
+def test_no_such_heap_has_room_for_3_mib() -> None:
+    found = rules.predict(on_arm_2_43(), 3 * MIB + 1, Build.IN_PROCESS)
+    assert (counts(found)["malloc"], counts(found)["memset"]) == ((1,), (768,))
+    sizes = (allocators.GLIBC_HUGE_HEAP - 4096, allocators.GLIBC_HUGE_HEAP)
+    both, one = (
+        rules.predict(on_arm_2_43(), size, Build.IN_PROCESS).phase("memset").possible for size in sizes
+    )
+    assert (len(both), len(one)) == (2, 1)
 
 
 def test_the_calibration_says_where_the_heap_has_room() -> None:
