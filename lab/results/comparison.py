@@ -133,7 +133,8 @@ def prediction(run: GuestRun, program: str, size_bytes: int = rules.DEMONSTRATIO
     build = Build(program)
     calibration = aslr.calibration(run) if build is Build.DYNAMIC else None
     first_used = causes.file_pages(run, build, rules.MEMSET) if calibration is None else None
-    return rules.predict(run.probe.facts, size_bytes, build, calibration, first_used)
+    from_heap = _from_heap(_lazy_malloc(run)) if build is Build.IN_PROCESS else None
+    return rules.predict(run.probe.facts, size_bytes, build, calibration, first_used, from_heap)
 
 
 def check_probe(output: bytes, guest: str) -> tuple[dict[str, int], dict[str, int | None]]:
@@ -147,7 +148,8 @@ def check_probe(output: bytes, guest: str) -> tuple[dict[str, int], dict[str, in
     found: dict[str, int] = {}
     predicted: dict[str, int | None] = {}
     for experiment in run.experiments:
-        expected = rules.predict(run.facts, experiment.parameters.size_bytes, Build.IN_PROCESS)
+        size, from_heap = experiment.parameters.size_bytes, _from_heap(experiment)
+        expected = rules.predict(run.facts, size, Build.IN_PROCESS, from_heap=from_heap)
         rises = _rises(experiment.phases)
         for phase in expected.phases:
             minor, major = rises[phase.phase]
@@ -300,6 +302,12 @@ def _findings_beside_the_counts(run: GuestRun) -> Iterator[str]:
     if len(calibration.counts_without_aslr) > 1:
         outcomes = len(calibration.counts_without_aslr)
         yield f"{run.guest.name}: ASLR off: {outcomes} different outcomes, one predicted"
+
+
+def _from_heap(experiment: Experiment | None) -> bool | None:
+    """Where the block came from, as faultprobe saw it in its own process; None when it did not look."""
+    mapping = experiment.details.mapping if experiment else None
+    return None if mapping is None else mapping == "heap"
 
 
 def _lazy_malloc(run: GuestRun) -> Experiment | None:

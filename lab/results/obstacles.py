@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lab.results import allocators, catalogue, overlap
 from lab.results.builds import Build
 from lab.results.catalogue import Rule
-from lab.results.mirror import Facts
+from lab.results.mirror import Experiment, Facts
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _version(facts: Facts) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers) if all(number.isdigit() for number in numbers) else ()
 
 
-def obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
+def obstacles(facts: Facts, size: int, build: Build, from_heap: bool | None = None) -> Iterator[Reason]:
     """Facts that take this guest out of the law's reach, the most general first."""
     family, version = facts.libc.family, _version(facts)
     if family not in ("glibc", "musl") or (family == "musl" and version < (1, 2, 1)):
@@ -68,7 +68,7 @@ def obstacles(facts: Facts, size: int, build: Build) -> Iterator[Reason]:
         if mode == "always":
             yield Reason(catalogue.MTHP, f"{name} is set to always: one fault may bring in many pages")
     if family == "glibc":
-        yield from _glibc_obstacles(facts, size, version)
+        yield from _glibc_obstacles(facts, size, build, from_heap, version)
     elif not build.is_static and size < allocators.MUSL_THRESHOLD:
         yield Reason(
             catalogue.BELOW_THRESHOLD,
@@ -87,15 +87,29 @@ def heap_may_have_room(facts: Facts, size: int) -> bool:
     return grows and size < allocators.GLIBC_HUGE_HEAP
 
 
-def _heap_is_known(facts: Facts, size: int) -> bool:
-    """Whether a block from such a heap has one layout: no page of the heap is a huge one, and the block is
-    whole pages, so that it ends in the page behind its last one.
+def came_from_a_used_heap(facts: Facts, experiment: Experiment) -> bool:
+    """Whether faultprobe's block came from such a heap, which the interpreter had used before."""
+    may = heap_may_have_room(facts, experiment.parameters.size_bytes)
+    return may and experiment.details.mapping == "heap"
+
+
+def _heap_is_known(facts: Facts, size: int, build: Build, from_heap: bool | None) -> bool:
+    """Whether it is known how the block lies, where it may come from such a heap.
+
+    A program that has only printed has touched nothing of it beyond its first page; a block of whole pages
+    then ends in the page behind its last one. An interpreter has touched and freed much more of it, so only a
+    block that has a mapping of its own is known there. Where THP is not off, the heap has huge pages.
     """
-    filled = number(tunables(facts).get("glibc.malloc.perturb", "0")) != 0
-    return facts.thp.enabled == "never" and size % facts.page_size_bytes == 0 and not filled
+    if facts.thp.enabled != "never" or number(tunables(facts).get("glibc.malloc.perturb", "0")) != 0:
+        return False
+    if build is Build.IN_PROCESS:
+        return from_heap is False
+    return size % facts.page_size_bytes == 0
 
 
-def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Iterator[Reason]:
+def _glibc_obstacles(
+    facts: Facts, size: int, build: Build, from_heap: bool | None, version: tuple[int, ...]
+) -> Iterator[Reason]:
     settings = tunables(facts)
     if copies_onto_itself(facts) and size > overlap.LARGEST:
         yield Reason(
@@ -109,7 +123,7 @@ def _glibc_obstacles(facts: Facts, size: int, version: tuple[int, ...]) -> Itera
             catalogue.HUGETLB_TUNABLE,
             f"glibc.malloc.hugetlb={settings['glibc.malloc.hugetlb']} asks for huge pages",
         )
-    if heap_may_have_room(facts, size) and not _heap_is_known(facts, size):
+    if heap_may_have_room(facts, size) and not _heap_is_known(facts, size, build, from_heap):
         yield Reason(
             catalogue.AARCH64_THP, f"the heap of glibc {facts.libc.version} grows by 2 MiB on aarch64"
         )

@@ -96,22 +96,24 @@ def predict(
     build: Build,
     calibration: Calibration | None = None,
     first_used: int | None = None,
+    from_heap: bool | None = None,
 ) -> Prediction:
     """What lazy-malloc of ``size_bytes`` must give on a guest with these facts.
 
     ``calibration`` is of the dynamic demonstration: what its start-up costs, and which ASLR residues cost one
     fault more. ``first_used`` is for a build without one: the pages of files that the memset step of the run
-    used first, by its ledger. The rules are in :mod:`lab.results.catalogue`, the pages in
+    used first, by its ledger. ``from_heap`` says where faultprobe saw the block in its own process, which
+    matters where both can be. The rules are in :mod:`lab.results.catalogue`, the pages in
     :mod:`lab.results.allocators`.
     Raises ValueError for a size below 1 byte.
     """
     if size_bytes < 1:
         raise ValueError(f"size_bytes must be at least 1, not {size_bytes}")
-    obstacle = next(obstacles(facts, size_bytes, build), None)
+    obstacle = next(obstacles(facts, size_bytes, build, from_heap), None)
     if obstacle is not None:
         first = [PhasePrediction(phase, (), obstacle) for phase in (MALLOC, MEMSET, TOGETHER)]
     else:
-        placed = _placed(facts, size_bytes, build)
+        placed = _placed(facts, size_bytes, build, from_heap)
         first = [
             _in_malloc(placed),
             _in_memset(facts, size_bytes, placed),
@@ -140,7 +142,7 @@ class _Placed(NamedTuple):
     when: str = ""
 
 
-def _placed(facts: Facts, size: int, build: Build) -> tuple[_Placed, ...]:
+def _placed(facts: Facts, size: int, build: Build, from_heap: bool | None) -> tuple[_Placed, ...]:
     """Every way the block can lie."""
     page = facts.page_size_bytes
     if facts.libc.family == "musl" and build.is_static:
@@ -152,7 +154,7 @@ def _placed(facts: Facts, size: int, build: Build) -> tuple[_Placed, ...]:
         layout = allocators.glibc_perturbed(size, page, facts.architecture)
         return (_Placed(layout, catalogue.GLIBC_PERTURB),)
     mapping = allocators.glibc_mapping(size, page, facts.architecture)
-    if not heap_may_have_room(facts, size):
+    if from_heap is False or not heap_may_have_room(facts, size):
         return (_Placed(mapping, catalogue.GLIBC_HEADER),)
     return (
         _Placed(mapping, catalogue.GLIBC_HEADER, "where the heap begins leaves no room for the block"),

@@ -16,6 +16,12 @@ def rises(run: GuestRun) -> dict[str, int]:
     return {phase.name: phase.rise_minor + phase.rise_major for phase in experiment.phases}
 
 
+def is_of_a_used_heap(run: GuestRun) -> bool:
+    """No number is claimed for a block from a heap that is kept large (glibc 2.43 on aarch64)."""
+    (experiment,) = run.probe.experiments
+    return obstacles.came_from_a_used_heap(run.probe.facts, experiment)
+
+
 def copies_of_the_zero_page(run: GuestRun) -> int:
     """Second faults of the memset step, on pages that were read before they were written."""
     (experiment,) = run.probe.experiments
@@ -34,17 +40,19 @@ def test_every_phase_costs_what_was_predicted(measured: GuestRun) -> None:
     found = rises(measured)
     prediction = comparison.prediction(measured, "faultprobe")
     predicted = {name: prediction.phase(name).counts() for name in ("malloc", "memset", "memset again")}
-    assert {name: found[name] for name, counts in predicted.items() if found[name] not in counts} == {}
+    if is_of_a_used_heap(measured):
+        assert set(predicted.values()) == {(), (0,)}
+        return
+    assert {name: (found[name],) for name in predicted} == predicted
 
 
 def test_malloc_and_memset_touch_every_page_of_the_chunk_once(measured: GuestRun) -> None:
-    # What all libcs share above their mmap threshold: the buffer and its header, in whole pages. From a heap
-    # that had room for it (glibc 2.43 on aarch64) the first of them was touched before.
+    # What all libcs share above their mmap threshold: the buffer and its header, in whole pages.
     (experiment,) = measured.probe.experiments
     pages = experiment.parameters.size_bytes // measured.guest.page_size + 1
-    pages -= experiment.details.mapping == "heap"
     first = rises(measured)["memset"] - copies_of_the_zero_page(measured)
-    assert rises(measured)["malloc"] + first == pages
+    touched = rises(measured)["malloc"] + first
+    assert touched < pages if is_of_a_used_heap(measured) else touched == pages
 
 
 def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
@@ -56,9 +64,8 @@ def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
     assert rises(measured)["memset"] == memset
     predicted = comparison.prediction(measured, "pagefault-demo").phase("memset").selecting(phases["memset"])
     assert predicted is not None
-    # Where a heap may have room for the block, it may have had it in one of the two only.
-    by_heap = obstacles.heap_may_have_room(measured.probe.facts, experiment.parameters.size_bytes)
-    assert phases["memset"] - memset in ((-1, 0, 1) if by_heap else (0, 1))
+    if not obstacles.heap_may_have_room(measured.probe.facts, experiment.parameters.size_bytes):
+        assert phases["memset"] - memset in (0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +88,11 @@ def test_taking_maps_and_a_ledger_changes_no_count(measured: GuestRun, others: l
     (plain,) = parse_probe(others[0], measured.guest.name).experiments
     (experiment,) = measured.probe.experiments
     mapped = [(each.name, each.rise_minor, each.rise_major) for each in experiment.phases]
-    if plain.details.mapping == experiment.details.mapping:
-        assert [(each.name, each.rise_minor, each.rise_major) for each in plain.phases] == mapped
+    if "heap" in (plain.details.mapping, experiment.details.mapping):
+        # By ASLR: the place of each process's heap. What that has left of it is nobody's law.
+        assert obstacles.heap_may_have_room(measured.probe.facts, experiment.parameters.size_bytes)
         return
-    # ASLR put this process's heap where it had room for the block, or not: each by its own law.
-    assert obstacles.heap_may_have_room(measured.probe.facts, experiment.parameters.size_bytes)
-    assert {experiment.details.mapping, plain.details.mapping} == {"heap", "mmap"}
-    found, predicted = comparison.check_probe(others[0], measured.guest.name)
-    assert found == predicted
+    assert [(each.name, each.rise_minor, each.rise_major) for each in plain.phases] == mapped
 
 
 WITHOUT_HUGE_PAGES = ("armv7l", "s390x")

