@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lab.results import aslr
+from lab.results import aslr, rules
 from lab.results.builds import Build
 from lab.results.comparison import Cell, compare
 from lab.results.document import GuestRun
 from lab.results.ledger import CauseLine
+from lab.results.obstacles import heap_may_have_room
 
 
 def disagreements(first: GuestRun, second: GuestRun) -> Iterator[str]:
@@ -44,7 +45,11 @@ def _keys(first: GuestRun, second: GuestRun) -> Iterator[tuple[str, object, obje
 def certain(run: GuestRun) -> Iterator[tuple[str, str]]:
     """The counts that only the guest decides, each with its name and its value in words."""
     for experiment in run.probe.experiments:
+        # Where ASLR chooses between heap and mapping, it chooses the count of all but the second memset.
+        by_place = heap_may_have_room(run.probe.facts, experiment.parameters.size_bytes)
         for phase in experiment.phases:
+            if by_place and phase.name != rules.AGAIN:
+                continue
             name = f"{experiment.name} of {experiment.parameters.size_bytes:,} bytes, {phase.name}"
             yield name, _faults(phase.rise_minor, phase.rise_major)
     for program, traces in run.traces.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lab.results.agreement import certain
 from lab.results.document import GuestRun
 from lab.results.repetition import Kind, Outcome
 from lab.results.store import Result
@@ -138,3 +139,12 @@ def test_which_of_parent_and_child_copies_a_shared_page_is_no_difference() -> No
     assert outcome_of((MUSL,), (swapped,)).differences() == []
     _, line = outcome_of((MUSL,), (with_cause(MUSL, "fork-copy", 1),)).differences()
     assert "page shared since fork, copied or reused: 13 minor faults in repetition 1, 14 minor" in line
+
+
+def test_where_the_place_of_the_heap_decides_only_the_second_memset_must_be_the_same() -> None:
+    libc = msgspec.structs.replace(GLIBC.probe.facts.libc, version="2.43")
+    facts = msgspec.structs.replace(GLIBC.probe.facts, architecture="aarch64", libc=libc)
+    run = msgspec.structs.replace(GLIBC, probe=msgspec.structs.replace(GLIBC.probe, facts=facts))
+    in_process = [name for name, _ in certain(run) if name.startswith("lazy-malloc")]
+    assert in_process == ["lazy-malloc of 1,048,576 bytes, memset again"]
+    assert len([name for name, _ in certain(GLIBC) if name.startswith("lazy-malloc")]) > 2
