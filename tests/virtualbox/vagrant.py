@@ -21,6 +21,12 @@ load "{repository}/Vagrantfile"
 Vagrant.configure("2") {{ |config| config.vm.boot_timeout = {seconds} }}
 """
 
+MAKEFILE = """\
+# What the Vagrantfile has made before it provisions.
+payload:
+	@$(MAKE) -C {repository} payload GUESTS="$(GUESTS)"
+"""
+
 
 @dataclass(frozen=True)
 class Deadlines:
@@ -75,8 +81,9 @@ class Vagrant:
         """Make the project in VirtualBox's folder."""
         project = virtualbox.folder / "project"
         project.mkdir()
-        for name in ("inventory", "provision"):
+        for name in ("inventory", "provision", "build"):
             (project / name).symlink_to(paths.REPOSITORY / name)
+        (project / "Makefile").write_text(MAKEFILE.format(repository=paths.REPOSITORY))
         text = VAGRANTFILE.format(repository=paths.REPOSITORY, seconds=within.boot)
         (project / "Vagrantfile").write_text(text)
         return cls(virtualbox, project)
