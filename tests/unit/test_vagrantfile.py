@@ -451,3 +451,13 @@ def test_ansible_runs_once_after_the_last_machine(
     told = {name: given for name, given, _ in calls}
     assert told[f"{provisioner} groups"] == [{"vagrant_running": ["first", "second", "third"]}]
     assert told[f"{provisioner} limit"] == ["vagrant_running"]
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [("", []), ("300", ["--timeout=300"])])
+def test_ansible_waits_as_long_as_the_environment_says(
+    project: Project, seconds: str, patience: list[str]
+) -> None:
+    project.declare(g=guest())
+    told = {name: given for name, given, _ in project.calls("up", "g", ANSIBLE_TIMEOUT=seconds)}
+    inventories = ["--inventory=inventory/guests.yml", "--inventory=inventory/keyed-groups.yml"]
+    assert told["vm define g vm provision ansible raw_arguments"] == [inventories + patience]
