@@ -32,8 +32,9 @@ _GONE_WITHIN = 10.0
 """Seconds for the kernel to end all that runs in the root."""
 
 CLOCK_PERCENT = 10
-"""How fast a machine's clocks run. At full speed an interpreter with a small share of a busy processor would
-do nothing but serve the timer: a tick costs some ten thousand instructions, and there are 250 a second.
+"""How fast a machine's timers run. At full speed an interpreter with a small share of a busy processor would
+do nothing but serve them: a tick costs some ten thousand instructions, of which a second of a processor
+interprets ten million, and there are 250 a second. The guest's own clock reads the host's and keeps its pace.
 """
 
 INTERPRETED = ("--vm-execution-engine", "recompiler", "--cpus", "1")
