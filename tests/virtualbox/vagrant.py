@@ -18,7 +18,12 @@ from lab.virtualbox.program import VirtualBox
 VAGRANTFILE = """\
 # The repository's own Vagrantfile, with as much patience as VirtualBox needs here.
 load "{repository}/Vagrantfile"
-Vagrant.configure("2") {{ |config| config.vm.boot_timeout = {seconds} }}
+Vagrant.configure("2") do |config|
+  config.vm.boot_timeout = {seconds}
+  # Vagrant gives an attempt up after 15 seconds and leaves it open. Interpreted, a key exchange can take
+  # longer, and dropbear hangs up on an address with five connections that wait to log in.
+  config.ssh.connect_timeout = 60
+end
 """
 
 MAKEFILE = """\
@@ -102,8 +107,8 @@ class Vagrant:
             "VAGRANT_DOTFILE_PATH": str(folder / "dot"),
             "VAGRANT_DEFAULT_PROVIDER": "virtualbox",
             "VAGRANT_CHECKPOINT_DISABLE": "1",
-            # Interpreted, a key exchange takes seconds.
-            "ANSIBLE_TIMEOUT": "300",
+            # Interpreted, it takes minutes until Python has loaded what mitogen sends.
+            "ANSIBLE_TIMEOUT": "1800",
         }
 
     def run(self, *arguments: str, seconds: float) -> str:
