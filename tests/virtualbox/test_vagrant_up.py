@@ -75,16 +75,33 @@ def test_the_machines_run(virtualbox: VirtualBox, vagrant: Vagrant, up: tuple[st
     assert states == dict.fromkeys(up, "running")
 
 
+def check_demonstration(said: str, where: str) -> None:
+    phases = {phase.name: phase for phase in transcript.parse(said, where)}
+    # 1 MiB in pages of 4 KiB, the first of which malloc may have written. Which count it must be exactly,
+    # `make lab` says.
+    assert phases["memset"].rise_minor in (255, 256, 257)
+    assert phases["memset again"].rise_minor == 0
+
+
+def test_the_demonstration_runs_before_ansible_does(
+    vagrant: Vagrant, up: tuple[str, ...], within: Deadlines
+) -> None:
+    # Interpreted, Ansible takes far longer than all else; what this shows does not depend on it.
+    for name in up:
+        program = paths.REPOSITORY / "build" / "payload" / name / "pagefault-demo"
+        copy = "/tmp/pagefault-demo"
+        vagrant.run("upload", str(program), copy, name, seconds=within.command)
+        command = f"chmod 755 {copy} && {copy}"
+        said = vagrant.run("ssh", name, "--no-tty", "--command", command, seconds=within.command)
+        check_demonstration(said, f"{name}: {copy}")
+
+
 def test_the_demonstration_runs_over_ssh(
     vagrant: Vagrant, provisioned: tuple[str, ...], within: Deadlines
 ) -> None:
     for name in provisioned:
         said = vagrant.run("ssh", name, "--no-tty", "--command", "pagefault-demo", seconds=within.command)
-        phases = {phase.name: phase for phase in transcript.parse(said, f"{name}: pagefault-demo")}
-        # 1 MiB in pages of 4 KiB, the first of which malloc may have written. Which count it must be exactly,
-        # `make lab` says.
-        assert phases["memset"].rise_minor in (255, 256, 257)
-        assert phases["memset again"].rise_minor == 0
+        check_demonstration(said, f"{name}: pagefault-demo")
 
 
 def test_provisioning_again_changes_nothing(
