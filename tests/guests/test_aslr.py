@@ -24,6 +24,8 @@ def placement_step(run: GuestRun, remote: Remote, folder: Path) -> int:
     path = aslr.read(run).report.libc
     if path is None or Path(path).name.startswith("ld-"):
         return 1
+    if run.guest.libc == "glibc" and run.guest.libc_version < "2.35":
+        return 1
     remote.get(path, folder / "libc")
     with (folder / "libc").open("rb") as file:
         segments = list(ELFFile(file).iter_segments("PT_LOAD"))
