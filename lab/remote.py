@@ -156,6 +156,10 @@ def _feed(channel: paramiko.Channel, source: BinaryIO) -> None:
             return
 
 
+class Overran(CommandFailed):
+    """A command that did not end in the time it was given."""
+
+
 class Remote:
     """One SSH connection to a guest, open inside ``with``.
 
@@ -286,7 +290,7 @@ class Remote:
                     timeout=timeout,
                 )
             except CommandTimedOut as error:
-                raise CommandFailed(f"{script!r} did not end within {timeout} s", where=self.name) from error
+                raise Overran(f"{script!r} did not end within {timeout} s", where=self.name) from error
         if ran.exited == _CONNECTION_LOST:
             raise self._lost(script)
         return Result(ran.exited, ran.stdout, ran.stderr)
@@ -313,7 +317,11 @@ class Remote:
         """Repeat a command until it succeeds; its stdout. Raises CommandFailed after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while True:
-            result = self.execute(command, timeout=max(0.1, deadline - time.monotonic()))
+            try:
+                result = self.execute(command, timeout=max(0.1, deadline - time.monotonic()))
+            except Overran as error:
+                what = f"{_script(command)!r} did not succeed within {timeout} s (its last try did not end)"
+                raise CommandFailed(what, where=self.name) from error
             if result.status == 0:
                 return result.stdout
             if time.monotonic() >= deadline:
