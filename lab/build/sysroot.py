@@ -12,7 +12,6 @@ from lab.errors import BuildFailed
 
 _LIBC = {"glibc": "libc6-dev", "musl": "musl-dev"}
 
-_FEATURES = "usr/include/features.h"
 _LIBGCC = re.compile(r"libgcc-\d+-dev")
 """What a libc leaves to the compiler: arithmetic, and for glibc the unwinder. Each suite has its version."""
 
@@ -82,7 +81,7 @@ def has_static_pie(sysroot: Path, target: Target) -> bool:
 
 def glibc_version(sysroot: Path) -> tuple[int, int]:
     """The version of a sysroot's glibc, from its headers; raises BuildFailed when they do not tell it."""
-    header = sysroot / _FEATURES
+    header = sysroot / "usr/include/features.h"
     text = header.read_text() if header.is_file() else ""
     major, minor = (re.search(rf"#define\s+__GLIBC{part}__\s+(\d+)", text) for part in ("", "_MINOR"))
     if major is None or minor is None:

@@ -1,6 +1,6 @@
 """The faults more or less that address randomization makes, predicted and verified.
 
-These decide them. Where the text lies: a read fault maps a window of neighbours, aligned on the
+Three things decide them. Where the text lies: a read fault maps a window of neighbours, aligned on the
 virtual address (faultaround.py). Where the stack begins: a program that goes deeper into its stack than
 its start-up did takes one fault more when a page boundary lies in between. And where the heap begins, if
 malloc lets it end at multiples of a huge page: that decides whether a block still fits. So:
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from resource import struct_rusage
@@ -33,6 +32,7 @@ from faultprobe.effects import Counts, explore
 from faultprobe.faultaround import Window, steps_of, unmapped_neighbours
 from faultprobe.faultwindow import fault_around_bytes, fault_around_of
 from faultprobe.launch import Launch, find_program
+from faultprobe.ledger import elf
 from faultprobe.longerbss import LongerBss
 from faultprobe.recorder import Recording, record
 
@@ -56,7 +56,6 @@ ATTEMPTS = 10
 # For each processor; room for about 8,000 faults. Making a ring costs time for each of its pages, and one
 # that is too small loses records, which is noticed.
 RING_BYTES = 256 << 10
-ELF_TYPE_OFFSET, ELF_SHARED_OBJECT = 16, 3
 
 
 class NotADemonstration(ValueError):
@@ -128,7 +127,8 @@ class Examiner:
         self.pages_per_table = pages_per_table
         # The kernel's records name files by their true path.
         self.path = str(Path(find_program(argv[0])).resolve())
-        self.can_move = _is_position_independent(self.path)
+        image = elf.read(self.path)
+        self.can_move = image is not None and image.is_position_independent
         self.libc: str | None = None
         self.set_aside = 0
 
@@ -223,11 +223,12 @@ class Examiner:
     def heap_effects(self) -> dict[int, Counts]:
         """The rises for a heap that begins anywhere in a page table, as differences to the program as it is.
 
-        Of a program that cannot be copied and run elsewhere, or has no writable segment, only the place is
-        known that it has without ASLR.
+        Of a program that does not run elsewhere (it finds nothing there, or the folder for temporary files
+        forbids it), or whose last segment is not writable, only the place is known that it has without ASLR.
         """
         as_it_is = self.run_confirmed(self.argv)
-        rises_at = {as_it_is.heap: _difference(as_it_is.rises, as_it_is.rises)}
+        alone = {as_it_is.heap: _difference(as_it_is.rises, as_it_is.rises)}
+        rises_at = dict(alone)
         try:
             with LongerBss(self.path) as copy:
                 argv = [copy.path, *self.argv[1:]]
@@ -242,8 +243,8 @@ class Examiner:
                     return rises_at[run.heap]
 
                 explore(rises, self.pages_per_table, max(1, HEAP_STRIDE_BYTES // self.page_size), 1)
-        except (ValueError, OSError):
-            return dict(list(rises_at.items())[:1])
+        except (ValueError, PermissionError):
+            return alone
         return rises_at
 
     def calibrate(self) -> Calibration:
@@ -357,13 +358,6 @@ def _difference(now: Counts, then: Counts) -> Counts:
 
 def _nothing() -> None:
     """There is no recorder to drain."""
-
-
-def _is_position_independent(path: str) -> bool:
-    with Path(path).open("rb") as stream:
-        header = stream.read(ELF_TYPE_OFFSET + 2)
-    # Every program this machine runs has the machine's byte order.
-    return int.from_bytes(header[ELF_TYPE_OFFSET:], sys.byteorder) == ELF_SHARED_OBJECT
 
 
 def _read_into_page_cache(paths: Sequence[str]) -> None:

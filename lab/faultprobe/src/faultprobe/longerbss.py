@@ -11,28 +11,16 @@ import shutil
 import struct
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
 
-PT_LOAD, PF_W = 1, 2
-MAGIC, CLASS, CLASS_64, DATA, LITTLE_ENDIAN = b"\x7fELF", 4, 2, 5, 1
+from faultprobe.ledger.elf import PF_W, Elf
 
-
-class _Layout(NamedTuple):
-    """Where ELF keeps what is needed here, by class: elf(5)."""
-
-    e_phoff: int
-    e_phentsize: int
-    word: str
-    p_flags: int
-    p_memsz: int
-
-
-_LAYOUTS = {True: _Layout(32, 54, "Q", 4, 40), False: _Layout(28, 42, "I", 24, 20)}
+# Of p_memsz in a program header, by class: elf(5).
+MEMORY_SIZE_OFFSET = {True: 40, False: 20}
 
 
 class LongerBss:
-    """The copy, at `path` in a folder of its own until the context ends. Raises ValueError for a file that is
-    no ELF program with a writable segment, OSError when it cannot be copied."""
+    """The copy, at `path` in a folder of its own until the context ends. Raises NotElf, or
+    ValueError for one whose last segment is not writable; OSError when it cannot be copied."""
 
     def __init__(self, program: str) -> None:
         self._memory_size = _memory_size_of_data(Path(program).read_bytes())
@@ -56,18 +44,9 @@ class LongerBss:
 
 def _memory_size_of_data(image: bytes) -> tuple[int, str, int]:
     """Of the last segment that is loaded: where its p_memsz lies, its struct code, and its value."""
-    if len(image) < 64 or not image.startswith(MAGIC):
-        raise ValueError("not an ELF file")
-    layout = _LAYOUTS[image[CLASS] == CLASS_64]
-    order = "<" if image[DATA] == LITTLE_ENDIAN else ">"
-    (start,) = struct.unpack_from(order + layout.word, image, layout.e_phoff)
-    size, number = struct.unpack_from(order + "HH", image, layout.e_phentsize)
-    loaded = [
-        header
-        for header in (start + size * index for index in range(number))
-        if struct.unpack_from(order + "I", image, header)[0] == PT_LOAD
-    ]
-    if not loaded or not struct.unpack_from(order + "I", image, loaded[-1] + layout.p_flags)[0] & PF_W:
+    elf = Elf(image)
+    last = elf.loads[-1] if elf.loads else None
+    if last is None or not last.flags & PF_W:
         raise ValueError("its last segment is not writable")
-    offset, code = loaded[-1] + layout.p_memsz, order + layout.word
-    return offset, code, struct.unpack_from(code, image, offset)[0]
+    code = elf.order + ("Q" if elf.is_64 else "I")
+    return last.header + MEMORY_SIZE_OFFSET[elf.is_64], code, last.memory_size

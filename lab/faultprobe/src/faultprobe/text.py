@@ -113,22 +113,15 @@ def aslr(report: AslrReport) -> str:
         counts = " or ".join(" ".join(map(str, each)) for each in prediction["counts"])
         rows.append(("any" if prediction["residue"] is None else prediction["residue"], counts))
     lines = [table(rows)]
-    if len(report["stack"]) > 1:
-        lines.append(
-            "The place of the stack in a page matters; bytes of a page and what each phase has more:"
-        )
-        lines.extend(
-            f"  {each['first_offset']}-{each['last_offset']}: {' '.join(map(str, each['extra']))}"
-            for each in report["stack"]
-        )
-    if len(report["heap"]) > 1:
-        lines.append(
-            "The place of the heap in a page table matters; its first page and what each phase has more:"
-        )
-        lines.extend(
-            f"  {each['first_page']}-{each['last_page']}: {' '.join(map(str, each['extra']))}"
-            for each in report["heap"]
-        )
+    by_byte = [(each["first_offset"], each["last_offset"], each["extra"]) for each in report["stack"]]
+    by_page = [(each["first_page"], each["last_page"], each["extra"]) for each in report["heap"]]
+    for places, matter in (
+        (by_byte, "stack in a page matters; bytes"),
+        (by_page, "heap in a page table matters; pages"),
+    ):
+        if len(places) > 1:
+            lines.append(f"The place of the {matter} where it begins and what each phase has more:")
+            lines.extend(f"  {first}-{last}: {' '.join(map(str, extra))}" for first, last, extra in places)
     runs = (("steered", report["steered"]), ("ASLR on", report["aslr_on"]), ("ASLR off", report["aslr_off"]))
     for name, group in runs:
         lines.append(f"{name}: {sum(each['agreed'] for each in group)} of {len(group)} runs as predicted")

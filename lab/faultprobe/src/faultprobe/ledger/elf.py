@@ -24,7 +24,8 @@ EM_ARM = 40
 
 
 class Segment(NamedTuple):
-    """One program header; `address` is the file's own, before it is loaded somewhere."""
+    """One program header, which lies at byte `header` of the file; `address` is the file's own, before it is
+    loaded somewhere."""
 
     kind: int
     flags: int
@@ -32,6 +33,7 @@ class Segment(NamedTuple):
     address: int
     file_size: int
     memory_size: int
+    header: int
 
 
 class Symbol(NamedTuple):
@@ -49,9 +51,9 @@ class Elf:
             raise NotElf
         self._data = data
         self.is_64 = data[4] == 2
-        self._order = "<" if data[5] == 1 else ">"
+        self.order = "<" if data[5] == 1 else ">"
         word = "Q" if self.is_64 else "I"
-        header = struct.unpack_from(f"{self._order}HHI{word}{word}{word}IHHHHHH", data, 16)
+        header = struct.unpack_from(f"{self.order}HHI{word}{word}{word}IHHHHHH", data, 16)
         self.is_position_independent = header[0] == ET_DYN
         self._is_arm = header[1] == EM_ARM
         self.entry, self.starts_in_thumb = self._code(header[3])
@@ -69,15 +71,15 @@ class Elf:
         try:
             if self.is_64:
                 kind, flags, offset, address, _, file_size, memory_size = struct.unpack_from(
-                    f"{self._order}IIQQQQQ", self._data, at
+                    f"{self.order}IIQQQQQ", self._data, at
                 )
             else:
                 kind, offset, address, _, file_size, memory_size, flags = struct.unpack_from(
-                    f"{self._order}IIIIIII", self._data, at
+                    f"{self.order}IIIIIII", self._data, at
                 )
         except struct.error as error:
             raise NotElf from error
-        return Segment(kind, flags, offset, address, file_size, memory_size)
+        return Segment(kind, flags, offset, address, file_size, memory_size, at)
 
     @property
     def interpreter(self) -> str | None:
@@ -127,7 +129,7 @@ class Elf:
         return next((each for each in self.symbols if each.name == name), None)
 
     def _symbols_of(self, kind: int) -> list[Symbol]:
-        order, data = self._order, self._data
+        order, data = self.order, self._data
         start, entry_size, count = self._sections
         layout = f"{order}IIQQQQIIQQ" if self.is_64 else f"{order}IIIIIIIIII"
         symbol_layout = struct.Struct(f"{order}IBBHQQ" if self.is_64 else f"{order}IIIBBH")
