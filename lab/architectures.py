@@ -107,11 +107,11 @@ _NO_BULLSEYE = "the archive no longer has Debian 11 for this architecture"
 
 _PC = Hardware(
     # QEMU 7.2 needs max,cx16=off: it corrupts cmpxchg16b and panics a 6.12 kernel under load. QEMU 10.0 does
-    # not.
+    # not. With erms and fsrm, kernel and libc fill and copy by string instructions: TCG does byte by byte.
     package="qemu-system-x86",
     program="qemu-system-x86_64",
     machine="q35,usb=off",
-    cpu="max",
+    cpu="max,erms=off,fsrm=off",
     console="ttyS0",
     generation_id=True,
 )

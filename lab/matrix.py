@@ -245,7 +245,7 @@ def _guest(name: str, values: Mapping[Any, Any]) -> Guest:
         kernel=entry.kernel(provider),
         provider=provider,
         memory_mib=entry.number("memory_mib", 128, 65536, 512, step=hardware.memory_step_mib),
-        cpus=entry.number("cpus", 1, most_cpus, min(2, most_cpus)),
+        cpus=entry.number("cpus", 1, most_cpus, 1),
         vagrant=entry.box() if "vagrant" in values else None,
         ansible_host=entry.text("ansible_host", _ANYTHING, "a host name or address") if has_host else None,
         ansible_port=entry.number("ansible_port", 1, 65535, 22) if "ansible_port" in values else None,

@@ -22,6 +22,9 @@ from lab.steps import step
 FOLDER = str(PurePosixPath(DEMONSTRATION).parent)
 NOT_FOUND = 127
 
+OTHER_SIZE = 3 * (1 << 20) + 1
+"""Bytes: another number of pages than of 1 MiB, not a multiple of them, and above both mmap thresholds."""
+
 TIMEOUT = 600.0
 """Seconds for all that is measured in one guest: about 10 when it is emulated, more when others are, too."""
 
@@ -59,7 +62,8 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
     """
     name = ready.guest.name
     with step(f"Measure {name}"):
-        probe, *traced, aslr = session(remote, jobs(), timeout=TIMEOUT)
+        probe, *plain, aslr = session(remote, jobs(), timeout=TIMEOUT)
+        traced = [plain.pop(0) for _ in range(2 * len(DEMONSTRATIONS))]
     demonstrations, traces = {}, {}
     for build, direct, by_shell in zip(DEMONSTRATIONS, traced[::2], traced[1::2], strict=True):
         if direct.exit_status == NOT_FOUND:
@@ -80,13 +84,15 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
             demonstrations=demonstrations,
             aslr=aslr.check(name),
             traces=traces,
+            plain=[each.check(name) for each in plain],
         )
     )
 
 
 def jobs() -> list[list[str]]:
     """faultprobe's commands that measure a guest: its own experiment, each build of the demonstration (by
-    itself, and by a shell without ASLR), and what ASLR does.
+    itself, and by a shell without ASLR), the experiment with nobody looking on (of another size, too), and
+    what ASLR does.
     """
     traces = []
     for build in DEMONSTRATIONS:
@@ -95,4 +101,11 @@ def jobs() -> list[list[str]]:
             ["trace", "--phases-at", "getrusage", "--", path],
             ["trace", "--no-aslr", "--", "sh", "-c", f"{path}; exit $?"],
         ]
-    return [["run", "--maps"], *traces, [*ASLR, "--", DEMONSTRATION]]
+    plain = ["run", "--no-ledger"]
+    return [
+        ["run", "--maps"],
+        *traces,
+        plain,
+        [*plain, "--size", str(OTHER_SIZE)],
+        [*ASLR, "--", DEMONSTRATION],
+    ]

@@ -12,6 +12,9 @@ from lab.errors import BadDocument, CommandFailed
 from lab.remote import Remote
 
 PROBE = "python3 -m faultprobe"
+STAYING = "/run/faultprobe"
+"""Where a session that stays is found; a restart of the guest's empties the folder."""
+
 NOT_AS_PREDICTED = 1
 """Its exit code when a count is not as predicted, or an idle rise is not 0."""
 
@@ -38,14 +41,25 @@ class Answer(msgspec.Struct, frozen=True):
         return bytes(self.document)
 
 
-def session(remote: Remote, jobs: Sequence[Sequence[str]], *, timeout: float) -> list[Answer]:
+def session(
+    remote: Remote, jobs: Sequence[Sequence[str]], *, timeout: float, stays: bool = False
+) -> list[Answer]:
     """Run faultprobe's commands (without the name of the program) in a guest, one after another.
 
-    ``timeout`` is the seconds for all of them. Whether a command succeeded is the caller's to look at.
-    Raises CommandFailed, GuestDied, BadDocument.
+    ``timeout`` is the seconds for all of them. Whether a command succeeded is the caller's to look at. With
+    ``stays`` a process is left there that has everything loaded; where there is one, it takes the jobs: each
+    session is a fork of it. Raises CommandFailed, GuestDied, BadDocument.
     """
-    lines = shlex.join([json.dumps(list(job)) for job in jobs])
-    said = remote.succeed(f"printf '%s\\n' {lines} | {PROBE} session", timeout=timeout)
+    lines = f"printf '%s\\n' {shlex.join([json.dumps(list(job)) for job in jobs])}"
+    if stays:
+        script = f"{lines} | {PROBE} session --stay {STAYING}"
+    else:
+        script = (
+            f'if kill -0 "$(cat {STAYING}/pid 2>/dev/null)" 2>/dev/null; '
+            f"then {lines} >{STAYING}/jobs; exec cat {STAYING}/answers; "
+            f"else {lines} | {PROBE} session; fi"
+        )
+    said = remote.succeed(script, timeout=timeout)
     try:
         answers = [msgspec.json.decode(line, type=Answer) for line in said.splitlines()]
     except msgspec.DecodeError as error:

@@ -165,7 +165,8 @@ class Remote:
 
     ``alive`` is called when the connection breaks; it raises GuestDied with the guest's last words when the
     guest is gone. ``name`` is the guest's name, for errors. ``become`` is an argv that makes the rest of it
-    run as another user, before every command.
+    run as another user, before every command. A ``lasting`` one stays open behind ``with``, for the next who
+    uses it, until ``close``.
     """
 
     def __init__(
@@ -176,8 +177,10 @@ class Remote:
         name: str | None = None,
         through: socket.socket | None = None,
         become: Sequence[str] = (),
+        lasting: bool = False,
     ) -> None:
         self.address = address
+        self._lasting = lasting
         self._become = tuple(become)
         self.name = name or str(address)
         self._alive = alive
@@ -195,11 +198,18 @@ class Remote:
         )
 
     def __enter__(self) -> Remote:
-        self.open()
+        if not self.is_open:
+            self.open()
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self.close()
+        if not self._lasting:
+            self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, as far as is known at this end."""
+        return bool(self._connection.is_connected)
 
     def open(self) -> None:
         """Connect; raises WrongGuest when the host key is not the pinned one, Unreachable without answer."""
@@ -262,7 +272,7 @@ class Remote:
     @contextlib.contextmanager
     def _noticing_death(self, script: str) -> Iterator[None]:
         # Fabric would connect anew, to whatever answers on that port by now.
-        if not self._connection.is_connected:
+        if not self.is_open:
             raise self._lost(script)
         try:
             yield

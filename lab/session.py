@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import paths
+from lab import paths, probe
 from lab.architectures import ARCHITECTURES
 from lab.build.payload import Payload, ensure_payload
 from lab.errors import LabError, MatrixError
@@ -31,7 +31,6 @@ from lab.images.fetch import PackageSet
 from lab.images.store import Store
 from lab.matrix import EMBEDDED, Guest
 from lab.parallel import ended_when_given_up, in_parallel
-from lab.probe import PROBE
 from lab.provisioning import Target, provision, provisioned_key
 from lab.remote import Remote
 from lab.results.document import GuestRun
@@ -48,6 +47,8 @@ CALIBRATION = "/var/lib/faultlab/aslr.json"
 ASLR = ("aslr", "--calibration", CALIBRATION)
 """faultprobe's ASLR experiment."""
 
+_FIRST_JOBS = [[*ASLR, "--runs", "1", "--", DEMONSTRATION], ["run", "--maps"], ["trace", "--", "true"]]
+_CALIBRATION_TIMEOUT = 1800.0
 _TEMPLATE = "template.qcow2"
 
 
@@ -185,9 +186,14 @@ def _run_ansible(targets: Sequence[Target]) -> None:
 
 
 def _calibrate(machine: Reachable) -> None:
-    """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation."""
+    """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation.
+
+    And leave the session that did it waiting, with all it loads for the other commands: emulated, that takes
+    as long as a few measurements.
+    """
     with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
-        remote.succeed(f"{PROBE} {' '.join(ASLR)} --runs 1 --json - -- {DEMONSTRATION} >/dev/null")
+        for answer in probe.session(remote, _FIRST_JOBS, timeout=_CALIBRATION_TIMEOUT, stays=True):
+            answer.check(machine.name)
 
 
 def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:

@@ -29,6 +29,7 @@ class Machine:
     def __init__(self, known: State, process: subprocess.Popen[bytes] | None = None) -> None:
         self.state = known
         self._process = process
+        self._remote: Remote | None = None
 
     @property
     def name(self) -> str:
@@ -88,15 +89,31 @@ class Machine:
         return "it printed nothing"
 
     def remote(self, through: socket.socket | None = None) -> Remote:
-        """An SSH connection to it, to be used in ``with``; ``through`` is one that was just made."""
-        return Remote(self.address, alive=self.check, name=self.name, through=through)
+        """The SSH connection to it, to be used in ``with``; ``through`` is one that was just made.
+
+        One serves everybody, from the proof of the boot token on, until the guest is stopped: emulated, the
+        guest computes a third of a second for each.
+        """
+        if self._remote is None or not self._remote.is_open:
+            self._disconnect()
+            self._remote = Remote(
+                self.address, alive=self.check, name=self.name, through=through, lasting=True
+            )
+        return self._remote
+
+    def _disconnect(self) -> None:
+        if self._remote:
+            self._remote.close()
+        self._remote = None
 
     def save_template(self, target: Path) -> None:
-        """Save memory and disk as a template to go on from, and end the guest; no SSH connection may be open.
+        """Save memory and disk as a template to go on from, and end the guest.
 
         The template is the guest's own disk, moved to ``target``. Raises LabError when QEMU cannot save the
         state.
         """
+        # No connection is in the state: nobody would ever close its other end.
+        self._disconnect()
         complaint = self.monitor.say(f"savevm {SNAPSHOT}").strip()
         if complaint:
             raise LabError(f"its state cannot be saved: {complaint}", where=self.name)
@@ -108,6 +125,7 @@ class Machine:
     def stop(self) -> None:
         """End it and remove its files but the logs; nothing happens when it is gone already."""
         try:
+            self._disconnect()
             self._end_process()
         finally:
             state.release(self.state)

@@ -17,8 +17,8 @@ from lab.results import aslr, causes, pages, rules
 from lab.results.builds import DEMONSTRATIONS, EVERYWHERE, Build
 from lab.results.catalogue import Rule
 from lab.results.causes import AccountRow
-from lab.results.document import GuestRun, parse_probe
-from lab.results.mirror import Experiment, Phase
+from lab.results.document import GuestRun
+from lab.results.mirror import Experiment, Phase, ProbeRun
 from lab.results.rules import PhasePrediction, Prediction, Term
 
 
@@ -137,14 +137,12 @@ def prediction(run: GuestRun, program: str, size_bytes: int = rules.DEMONSTRATIO
     return rules.predict(run.probe.facts, size_bytes, build, calibration, first_used, from_heap)
 
 
-def check_probe(output: bytes, guest: str) -> tuple[dict[str, int], dict[str, int | None]]:
-    """What faultprobe printed on a guest, and beside it what was predicted from the facts it printed.
+def check_probe(run: ProbeRun) -> tuple[dict[str, int], dict[str, int | None]]:
+    """What faultprobe counted on a guest, and beside it what was predicted from the facts it told.
 
     Both map phases to faults and are equal when the law holds; a phase without a claim is None in the second.
-    Where several counts are possible, the second has the observed one if it is among them. Raises
-    BadDocument.
+    Where several counts are possible, the second has the observed one if it is among them.
     """
-    run = parse_probe(output, f"faultprobe on {guest}")
     found: dict[str, int] = {}
     predicted: dict[str, int | None] = {}
     for experiment in run.experiments:

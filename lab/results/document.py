@@ -7,7 +7,7 @@ names the file and the field.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,6 +89,9 @@ class GuestRun(msgspec.Struct, frozen=True):
     demonstrations: dict[str, Demonstration]
     aslr: AslrReport | None
     traces: dict[str, Traces] = {}
+    plain: tuple[ProbeRun, ...] = ()
+    """The experiment again, each time in a process of its own without maps and ledger: as measured, then of
+    another size. Older results have none."""
 
 
 class _Header(msgspec.Struct):
@@ -106,7 +109,8 @@ def parse_probe(data: bytes, where: str) -> ProbeRun:
 def parse_run(data: bytes, where: str) -> GuestRun:
     """The text of a runs/<guest>.json. Raises BadDocument."""
     run = parse(data, where, GuestRun)
-    check_version(run.probe.schema_version, f"{where}: probe", *mirror.READABLE_VERSIONS)
+    for probe in (run.probe, *run.plain):
+        check_version(probe.schema_version, f"{where}: probe", *mirror.READABLE_VERSIONS)
     if run.aslr is not None:
         check_version(run.aslr.schema_version, f"{where}: aslr")
     for experiment in run.probe.experiments:
@@ -171,12 +175,13 @@ def envelope(
     demonstrations: dict[str, Demonstration],
     aslr: bytes | None,
     traces: Mapping[str, tuple[bytes, bytes]],
+    plain: Sequence[bytes] = (),
 ) -> bytes:
     """The text of a runs/<guest>.json.
 
-    ``guest`` is the declared entry with its ``name``. ``probe``, ``aslr`` and ``traces`` (by program: direct,
-    by a shell) are what faultprobe printed, stored unchanged in meaning, fields this lab does not know
-    included. Raises BadDocument when a part does not fit.
+    ``guest`` is the declared entry with its ``name``. ``probe``, ``aslr``, ``traces`` (by program: direct,
+    by a shell) and ``plain`` are what faultprobe printed, stored unchanged in meaning, fields this lab does
+    not know included. Raises BadDocument when a part does not fit.
     """
     name = str(guest.get("name"))
     parse_probe(probe, f"faultprobe on {name}")
@@ -196,6 +201,7 @@ def envelope(
                     program: {"direct": msgspec.Raw(direct), "by_shell": msgspec.Raw(by_shell)}
                     for program, (direct, by_shell) in traces.items()
                 },
+                "plain": [msgspec.Raw(each) for each in plain],
             }
         )
     )

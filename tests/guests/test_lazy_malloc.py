@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lab.probe import session
-from lab.remote import Remote
+from lab.measure import OTHER_SIZE
 from lab.results import comparison, obstacles
-from lab.results.document import GuestRun, parse_probe
+from lab.results.document import GuestRun
 from lab.session import Ready
 
 
@@ -68,24 +67,16 @@ def test_faultprobe_agrees_with_the_demonstration(measured: GuestRun) -> None:
         assert phases["memset"] - memset in (0, 1)
 
 
-@pytest.fixture(scope="module")
-def others(ready: Ready, remote: Remote, measured: GuestRun) -> list[bytes]:
-    """Two runs in processes of their own, without maps and ledger: as measured, and of another size.
-
-    3 MiB and a byte are another number of pages, not a multiple of them, and above both mmap thresholds.
-    """
-    plain = ["run", "--no-ledger"]
-    answers = session(remote, [plain, [*plain, "--size", str(3 * (1 << 20) + 1)]], timeout=180)
-    return [each.check(ready.guest.name) for each in answers]
-
-
-def test_any_size_obeys_the_law(ready: Ready, others: list[bytes]) -> None:
-    found, predicted = comparison.check_probe(others[1], ready.guest.name)
+def test_any_size_obeys_the_law(measured: GuestRun) -> None:
+    of_another_size = measured.plain[1]
+    assert of_another_size.experiments[0].parameters.size_bytes == OTHER_SIZE
+    found, predicted = comparison.check_probe(of_another_size)
     assert found == predicted
 
 
-def test_taking_maps_and_a_ledger_changes_no_count(measured: GuestRun, others: list[bytes]) -> None:
-    (plain,) = parse_probe(others[0], measured.guest.name).experiments
+def test_taking_maps_and_a_ledger_changes_no_count(measured: GuestRun) -> None:
+    (plain,) = measured.plain[0].experiments
+    assert (plain.maps, plain.ledger) == (None, None)
     (experiment,) = measured.probe.experiments
     mapped, counted = (
         [(each.name, each.rise_minor, each.rise_major) for each in one.phases] for one in (experiment, plain)

@@ -67,7 +67,7 @@ def test_the_guests_size_and_machine() -> None:
     assert argv[:2] == ["loader", "qemu-system-x86_64"]
     assert (values(argv, "-m"), values(argv, "-smp")) == (["384"], ["3"])
     assert values(argv, "-accel") == ["tcg,thread=multi"]
-    assert values(argv, "-cpu") == ["max"]
+    assert values(argv, "-cpu") == ["max,erms=off,fsrm=off"]
 
 
 def test_nothing_but_the_overlay_can_be_written() -> None:

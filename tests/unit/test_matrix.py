@@ -53,7 +53,7 @@ def test_a_declared_guest_is_read_with_its_defaults(tmp_path: Path) -> None:
         kernel="6.12",
         provider="qemu",
         memory_mib=512,
-        cpus=2,
+        cpus=1,
         vagrant=None,
         ansible_host=None,
         ansible_port=None,

@@ -77,7 +77,7 @@ def count(
 ) -> Count:
     """Runs a program and counts. Its standard streams are this process's; it has ended when this returns.
 
-    The fork happens inside `spawning()`; `on_start` is told the process id when the program runs. Orphans
+    The child is started inside `spawning()`; `on_start` is told the process id when the program runs. Orphans
     of the program become this process's children and are waited for if they end before the program does,
     so no child that is not part of this may end meanwhile.
     Raises FileNotFoundError or PermissionError when the program cannot be run.
@@ -171,7 +171,7 @@ def _spawn(
         stack.callback(os.close, each)
     try:
         with spawning():
-            pid = _native.spawn(
+            pid, memory = _native.spawn(
                 os.fsencode(path),
                 [os.fsencode(each) for each in argv],
                 [os.fsencode(f"{name}={value}") for name, value in variables.items()],
@@ -184,7 +184,8 @@ def _spawn(
             )
     finally:
         os.close(report_write)
-    stack.callback(_end, pid)
+    # It is kept until the child has its own, or none any more.
+    stack.callback(_end, pid, memory)
     return pid, go_write, report_read
 
 
@@ -233,7 +234,7 @@ def _orphans() -> Iterator[tuple[int, int, int, int, int] | None]:
                 yield None
 
 
-def _end(pid: int) -> None:
+def _end(pid: int, _memory: object) -> None:
     """Makes sure that the child is gone and reaped, however far it came."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         if os.waitpid(pid, os.WNOHANG) == (0, 0):

@@ -170,13 +170,17 @@ def faults_by_shift(
     A shift matters by what is left of it within a window, and by the page table's end. That end clips a
     window only when the fault lies in the table's last one and when the window does not begin at its own
     boundary: on a page so near to the beginning of its mapping that the mapping clips it there. Where there
-    are large folios it may leave out one anywhere, so each shift is computed.
+    are large folios it may leave out one anywhere, so each shift is computed. A page that is never spared is
+    a fault wherever it lies, and spares no other.
     """
     last_window = window.table_pages - window.pages
     touches = [step for step in steps if isinstance(step, Touch)]
     has_folios = any(step.path in folios for step in touches)
     is_regular = last_window >= 0 and window.table_pages % window.pages == 0 and not has_folios
     read = [step for step in touches if step.may_be_spared]
+    shared = {step.page for step in read}
+    everywhere = faults_by_phase([step for step in touches if step.page not in shared], phases, window)
+    steps = [step for step in steps if isinstance(step, Replaced) or step.page in shared]
     clipped = sorted({step.page for step in read if step.page - step.first < window.pages})
     known: dict[tuple[int, ...], tuple[int, ...]] = {}
     found = []
@@ -186,6 +190,7 @@ def faults_by_shift(
             at_the_end = [page for page in clipped if (page + shift) % window.table_pages >= last_window]
             key = (shift % window.pages, *at_the_end)
         if key not in known:
-            known[key] = faults_by_phase(steps, phases, window, shift, folios)
+            shifted = faults_by_phase(steps, phases, window, shift, folios)
+            known[key] = tuple(map(sum, zip(everywhere, shifted)))
         found.append(known[key])
     return found

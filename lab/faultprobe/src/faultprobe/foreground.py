@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 def in_foreground(function: Callable[[Spawning, OnStart], Result]) -> Result:
     """Calls a function in a thread of its own while this one, the main one, passes signals on.
 
-    The function forks the program inside its first argument and tells its process id to the second.
+    The function starts the program inside its first argument and tells its process id to the second.
     Raises what the function raises.
     """
     answers: queue.Queue[tuple[Result] | BaseException] = queue.Queue()
@@ -42,7 +42,7 @@ def in_foreground(function: Callable[[Spawning, OnStart], Result]) -> Result:
 
     @contextlib.contextmanager
     def spawning() -> Iterator[None]:
-        # The program inherits the mask of the thread that forks it.
+        # The program inherits the mask of the thread that starts it.
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             yield

@@ -1,6 +1,6 @@
 """Starting a program under control: from which counters, at which place, and with what output.
 
-The child is forked, waits until its observers are ready, notes its counters (ru_minflt survives exec), and
+The child waits until its observers are ready, notes its counters (ru_minflt survives exec), and
 only then executes the program, stopped for a moment at its first instruction, when it has touched nothing
 yet. None of this costs the program a fault.
 """
@@ -30,7 +30,7 @@ START_STACK, START_BRK = 28 - 3, 47 - 3
 
 
 class Launch:
-    """One program, forked and waiting; dead and reaped when the context ends, whatever happened.
+    """One program, started and waiting; dead and reaped when the context ends, whatever happened.
 
     `inherited`, `stack_start` (the stack pointer at the first instruction) and `heap_start` (where brk
     begins) are there after `go`, `status`, `rusage` and `output` after `follow`. Use from one thread: the
@@ -63,7 +63,7 @@ class Launch:
             self._output_end: io.FileIO | None = None
             if capture_stdout:
                 self._output_end, output_write = _pipe(stack)
-            self.pid = _native.spawn(
+            self.pid, self._memory = _native.spawn(
                 os.fsencode(self.path),
                 strings,
                 settings,
@@ -84,10 +84,12 @@ class Launch:
     def go(self) -> None:
         """Lets the child execute the program. Raises OSError with exec's errno when it cannot be executed."""
         self._go.write(b"!")
-        minor, major, number = _native.parse_report(self._report.readall())
-        if number:
-            raise OSError(number, os.strerror(number), self.path)
-        self.inherited = _native.Counters((minor, major))
+        report = self._report.readall()
+        if report:
+            minor, major, number = _native.parse_report(report)
+            if number:
+                raise OSError(number, os.strerror(number), self.path)
+            self.inherited = _native.Counters((minor, major))
         _, status = os.waitpid(self.pid, 0)
         if not os.WIFSTOPPED(status):
             self.status = status

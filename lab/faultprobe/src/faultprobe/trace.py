@@ -75,7 +75,7 @@ def trace(
     Its standard streams are this process's, but for the descriptor its `output` goes to. Returns when the
     last of the followed processes has ended.
     `ring_bytes` is the size of each processor's ring, a power of two. `phase_call` names a system call at
-    which the first process ends a phase, see `Ledger.phases`. The fork happens inside `spawning()`;
+    which the first process ends a phase, see `Ledger.phases`. The child is started inside `spawning()`.
     Without `reads_meanwhile` the rings are only read at system calls: the self-test makes them overflow so.
     `on_start` is told the process id when the program has been executed.
     `with_maps` takes a memory map of each process just before it ends, see `Trace.maps`.
@@ -90,7 +90,7 @@ def trace(
         go_read, go_write = _pipe(stack)
         report_read, report_write = _pipe(stack)
         with spawning():
-            pid = _native.spawn(
+            pid, memory = _native.spawn(
                 os.fsencode(path),
                 [os.fsencode(each) for each in argv],
                 [os.fsencode(f"{name}={value}") for name, value in variables.items()],
@@ -101,7 +101,8 @@ def trace(
                 report_write.fileno(),
                 False,
             )
-        stack.callback(_end, pid)
+        # It is kept until the child has its own, or none any more.
+        stack.callback(_end, pid, memory)
         report_write.close()
         journal = Journal(
             list(argv), path, pid, detail=perf.best_detail(), zero_frames=pagemap.zero_frames(),
@@ -213,7 +214,7 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[io.FileIO, io.FileIO]:
     return stack.enter_context(io.FileIO(read_end, "r")), stack.enter_context(io.FileIO(write_end, "w"))
 
 
-def _end(pid: int) -> None:
+def _end(pid: int, _memory: object) -> None:
     """Makes sure that the child is gone and reaped, however far it came."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         if os.waitpid(pid, os.WNOHANG | WALL) == (0, 0):

@@ -2,13 +2,20 @@
  * Starting a program so that it can be followed from its exec on: the child waits for a byte before
  * it executes the program, and reports the fault counters it had at that moment, because ru_minflt
  * is not reset by execve.
+ *
+ * Until exec the child runs in its parent's memory, as one of vfork or posix_spawn does, though
+ * beside its parent. A fork of its own would copy the page tables of a whole interpreter and then
+ * pay for each page it touches, and so would the parent: for every program that is started, more
+ * faults than many a program takes itself.
  */
 #include "native.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -23,7 +30,21 @@ struct plan {
     long long stack;    /* soft limit of the stack in bytes, -1: as the parent */
     int go, report;
     pid_t parent;
-    int stop; /* stop at the first instruction of the program, until detached */
+    int stop;      /* stop at the first instruction of the program, until detached */
+    sigset_t mask; /* signals that the program is to find blocked: those of the parent */
+};
+
+/*
+ * What the child works with until exec, in one mapping: its stack, and above it the plan and its
+ * strings. The capsule of this name that spawn returns unmaps it.
+ */
+#define MEMORY "faultprobe._native.spawn"
+#define STACK_BYTES ((size_t)64 << 10)
+
+struct memory {
+    size_t length;
+    struct plan plan;
+    /* The pointers of argv and envp, then all the characters. */
 };
 
 /* What the child tells: first its counters, then, when exec failed, the reason. */
@@ -31,6 +52,28 @@ struct report {
     struct reading inherited;
     int failed_errno;
 };
+
+/*
+ * A handler would run in this process on the parent's variables: the program gets the default, as
+ * exec would have given it.
+ */
+static int forget_handlers(void)
+{
+    struct sigaction action;
+
+    for (int number = 1; number < NSIG; number++) {
+        /* SIGRTMIN is where libc's own signals end. */
+        if (number > SIGSYS && number < SIGRTMIN)
+            continue;
+        if (sigaction(number, NULL, &action) != 0)
+            return -1;
+        if (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+            continue;
+        if (signal(number, SIG_DFL) == SIG_ERR)
+            return -1;
+    }
+    return 0;
+}
 
 static int apply(const struct plan *plan)
 {
@@ -46,7 +89,8 @@ static int apply(const struct plan *plan)
         if (dup2(plan->descriptors[number], number) < 0)
             return -1;
     /* Python ignores these two; the program expects the default. */
-    if (signal(SIGPIPE, SIG_DFL) == SIG_ERR || signal(SIGXFSZ, SIG_DFL) == SIG_ERR)
+    if (forget_handlers() != 0 || signal(SIGPIPE, SIG_DFL) == SIG_ERR ||
+        signal(SIGXFSZ, SIG_DFL) == SIG_ERR)
         return -1;
     if (plan->persona >= 0 && personality((unsigned long)plan->persona) < 0)
         return -1;
@@ -57,30 +101,23 @@ static int apply(const struct plan *plan)
         if (setrlimit(RLIMIT_STACK, &limit) != 0)
             return -1;
     }
-    if (plan->stop && ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
-        return -1;
     return 0;
-}
-
-static size_t strings_length(char **strings)
-{
-    size_t length = 0;
-
-    for (; *strings != NULL; strings++)
-        length += strlen(*strings);
-    return length;
 }
 
 /*
  * The child's side. Between the reading and the new image nothing may fault: execve's own text is
  * entered once before (an empty path is refused before anything is allocated), and so is write's;
- * the strings are read, because the kernel will read them and a page shared with the parent since
- * fork may not be mapped yet.
+ * the strings were written by the parent just now.
+ *
+ * Signals stay blocked until there is nothing left to do but exec: one that came meanwhile ends
+ * this process, as its default, and the program is not run. Only then may the parent trace it: a
+ * signal would stop it, and nobody would notice. libc's errno is the parent's here: it is at rest
+ * meanwhile, in the read that the report ends.
  */
-static __attribute__((noreturn)) void run_child(const struct plan *plan)
+static int run_child(void *argument)
 {
+    const struct plan *plan = argument;
     struct report report;
-    volatile size_t read_for_effect;
     char byte;
 
     memset(&report, 0, sizeof report);
@@ -90,12 +127,12 @@ static __attribute__((noreturn)) void run_child(const struct plan *plan)
         _exit(126);
     execve("", plan->argv, plan->envp);
     prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
-    for (int round = 0; round < 2; round++) {
-        read_for_effect =
-            strlen(plan->path) + strings_length(plan->argv) + strings_length(plan->envp);
+    if (sigprocmask(SIG_SETMASK, &plan->mask, NULL) != 0)
+        goto failed;
+    if (plan->stop && ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
+        goto failed;
+    for (int round = 0; round < 2; round++)
         take_reading(RUSAGE_SELF, &report.inherited);
-    }
-    (void)read_for_effect;
     if (write(plan->report, &report, sizeof report) != (ssize_t)sizeof report)
         _exit(126);
     execve(plan->path, plan->argv, plan->envp);
@@ -107,61 +144,105 @@ failed:
     _exit(127);
 }
 
-static void free_strings(char **strings)
+static void unmap(PyObject *capsule)
 {
-    if (strings == NULL)
-        return;
-    for (char **each = strings; *each != NULL; each++)
-        PyMem_Free(*each);
-    PyMem_Free(strings);
+    struct memory *memory = PyCapsule_GetPointer(capsule, MEMORY);
+
+    if (memory != NULL)
+        munmap((char *)memory - STACK_BYTES, STACK_BYTES + memory->length);
 }
 
-/* A NULL-terminated copy of a list of bytes objects, or NULL with an exception. */
-static char **strings_of(PyObject *list)
+/* Adds up what a list of bytes objects needs: its pointers, and its characters. -1: exception. */
+static int add_needs(PyObject *list, size_t *pointers, size_t *characters)
 {
     Py_ssize_t count = PyList_Size(list);
-    char **strings;
 
     if (count < 0)
-        return NULL;
-    strings = PyMem_Malloc(((size_t)count + 1) * sizeof *strings);
-    if (strings == NULL) {
-        PyErr_NoMemory();
-        return NULL;
-    }
-    memset(strings, 0, ((size_t)count + 1) * sizeof *strings);
+        return -1;
     for (Py_ssize_t at = 0; at < count; at++) {
         PyObject *item = PyList_GetItem(list, at);
         char *text;
 
         /* A null length pointer: embedded zero bytes are refused with ValueError. */
         if (item == NULL || PyBytes_AsStringAndSize(item, &text, NULL) != 0)
-            goto failed;
-        strings[at] = PyMem_Malloc(strlen(text) + 1);
-        if (strings[at] == NULL) {
-            PyErr_NoMemory();
-            goto failed;
-        }
-        memcpy(strings[at], text, strlen(text) + 1);
+            return -1;
+        *characters += strlen(text) + 1;
     }
-    return strings;
+    *pointers += (size_t)count + 1;
+    return 0;
+}
 
-failed:
-    free_strings(strings);
-    return NULL;
+/* Copies one string to `*free_text` and moves that on. */
+static char *copy(const char *text, char **free_text)
+{
+    size_t length = strlen(text) + 1;
+    char *copied = memcpy(*free_text, text, length);
+
+    *free_text += length;
+    return copied;
+}
+
+/* Copies a list that add_needs has looked at; returns where the next list goes. */
+static char **copy_list(PyObject *list, char **into, char **free_text)
+{
+    Py_ssize_t count = PyList_Size(list);
+    char *text;
+
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (PyBytes_AsStringAndSize(PyList_GetItem(list, at), &text, NULL) == 0)
+            *into++ = copy(text, free_text);
+    *into++ = NULL;
+    return into;
+}
+
+/* The memory of a child with the plan's strings in it, or NULL with an exception. */
+static struct memory *make_memory(const struct plan *plan, PyObject *argv, PyObject *envp)
+{
+    size_t pointers = 0, characters = strlen(plan->path) + 1, length;
+    struct memory *memory;
+    char **list, *free_text, *mapped;
+
+    if (add_needs(argv, &pointers, &characters) != 0 ||
+        add_needs(envp, &pointers, &characters) != 0)
+        return NULL;
+    length = sizeof *memory + pointers * sizeof(char *) + characters;
+    mapped = mmap(NULL, STACK_BYTES + length, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (mapped == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return NULL;
+    }
+    memory = (struct memory *)(mapped + STACK_BYTES);
+    memory->length = length;
+    memory->plan = *plan;
+    list = (char **)(memory + 1);
+    free_text = (char *)(list + pointers);
+    memory->plan.path = copy(plan->path, &free_text);
+    memory->plan.argv = list;
+    memory->plan.envp = list = copy_list(argv, list, &free_text);
+    copy_list(envp, list, &free_text);
+    /* The page that the child begins its stack on, so that it brings no fault along for it. */
+    mapped[STACK_BYTES - 1] = 0;
+    return memory;
 }
 
 /*
- * spawn(path, argv, envp, (stdin, stdout, stderr), persona, stack, go, report, stop) -> pid
+ * spawn(path, argv, envp, (stdin, stdout, stderr), persona, stack, go, report, stop)
+ *     -> (pid, memory)
  *
  * The child waits for one byte on `go`, writes its report to `report` and executes `path`. Both are
  * the child's ends of pipes, close-on-exec. argv and envp are lists of bytes. With `stop` the child
  * is stopped when exec is done, and goes on after detach(pid) by the thread that called spawn.
+ *
+ * `memory` has to be kept until the child has executed the program or has ended. The calling thread
+ * waits for the report as soon as it has let the child go.
  */
 PyObject *spawn(PyObject *module, PyObject *args)
 {
     struct plan plan;
-    PyObject *argv, *envp;
+    struct memory *memory;
+    PyObject *argv, *envp, *capsule;
+    sigset_t all;
     pid_t pid;
     int saved;
 
@@ -170,24 +251,27 @@ PyObject *spawn(PyObject *module, PyObject *args)
                           &plan.descriptors[0], &plan.descriptors[1], &plan.descriptors[2],
                           &plan.persona, &plan.stack, &plan.go, &plan.report, &plan.stop))
         return NULL;
-    plan.argv = strings_of(argv);
-    plan.envp = plan.argv != NULL ? strings_of(envp) : NULL;
-    if (plan.envp == NULL) {
-        free_strings(plan.argv);
+    plan.parent = getpid();
+    sigfillset(&all);
+    /* The child begins with all signals blocked. */
+    pthread_sigmask(SIG_SETMASK, &all, &plan.mask);
+    memory = make_memory(&plan, argv, envp);
+    pid = memory != NULL ? clone(run_child, memory, CLONE_VM | SIGCHLD, &memory->plan) : -1;
+    saved = errno;
+    pthread_sigmask(SIG_SETMASK, &plan.mask, NULL);
+    if (memory == NULL)
+        return NULL;
+    capsule = PyCapsule_New(memory, MEMORY, unmap);
+    if (capsule == NULL) {
+        /* The child finds that nobody lets it go. Its memory is lost. */
         return NULL;
     }
-    /* The child calls nothing of Python's, so the interpreter need not be told of this fork. */
-    plan.parent = getpid();
-    pid = fork();
-    if (pid == 0)
-        run_child(&plan);
-    saved = errno;
-    free_strings(plan.argv);
-    free_strings(plan.envp);
-    errno = saved;
-    if (pid < 0)
+    if (pid < 0) {
+        Py_DECREF(capsule);
+        errno = saved;
         return PyErr_SetFromErrno(PyExc_OSError);
-    return PyLong_FromLong(pid);
+    }
+    return Py_BuildValue("(lN)", (long)pid, capsule);
 }
 
 /* detach(pid): lets a child go on that was spawned with `stop` and has stopped. */

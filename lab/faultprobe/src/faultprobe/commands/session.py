@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from faultprobe.commands.common import EXIT_BAD_ARGUMENTS, EXIT_OK, fail, shell_status
+from faultprobe.commands.common import EXIT_BAD_ARGUMENTS, EXIT_OK, EXIT_REFUSED, fail, shell_status
 
 # They measure their own process, as `run` does: in one that has done other things before, the counts would
 # be others.
@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "jobs", nargs="?", default="-", metavar="FILE", help='command lines; "-" is standard input (default)'
     )
+    parser.add_argument(
+        "--stay",
+        metavar="FOLDER",
+        help="leave a process behind that is loaded; it takes more jobs through the pipe FOLDER/jobs and "
+        "answers through FOLDER/answers",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,11 +56,24 @@ def run(arguments: argparse.Namespace) -> int:
     except BadJobs as error:
         return fail(error, EXIT_BAD_ARGUMENTS)
     # The jobs' output takes the place of descriptor 1.
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, _folder() as folder:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        answer_all(jobs, answers)
+    if arguments.stay is not None:
+        from faultprobe import staying
+
+        try:
+            staying.stay(Path(arguments.stay), lambda text, answers: answer_all(parse(text), answers))
+        except OSError as error:
+            return fail(error, EXIT_REFUSED)
+    return EXIT_OK
+
+
+def answer_all(jobs: Sequence[list[str]], answers: TextIO) -> None:
+    """Runs the jobs one after another, and writes a line for each."""
+    with _folder() as folder:
         for job in jobs:
             answers.write(answer(job, folder / "document.json") + "\n")
             answers.flush()
-    return EXIT_OK
 
 
 def parse(text: str) -> list[list[str]]:
