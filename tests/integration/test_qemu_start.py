@@ -162,6 +162,18 @@ def test_ansible_finds_the_guests_that_run(machine: Machine, tmp_path: Path) -> 
     assert re.search(r"^pong$", answer, re.MULTILINE)
 
 
+def test_one_connection_serves_everybody(machine: Machine) -> None:
+    # The two ports of a connection are in it.
+    which = "echo $SSH_CONNECTION"
+    with machine.remote() as remote:
+        first = remote.succeed(which)
+    with machine.remote() as remote:
+        assert remote.succeed(which) == first
+        remote.abandon()
+    with machine.remote() as remote:
+        assert remote.succeed(which) != first
+
+
 def test_a_dying_guest_is_given_a_moment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_module, "_SOCKET_OUTLIVES", 0.0)
     machine.check()

@@ -140,6 +140,13 @@ def test_a_32_bit_userland_is_told_to_see_a_32_bit_machine() -> None:
     ]
 
 
+def test_no_kernel_separates_its_page_tables_or_flushes_for_secrets() -> None:
+    (words,) = values(guest_command(spec("aarch64"), FILES, TOKEN), "-append")
+    assert words == "root=/dev/vda rw console=ttyAMA0 panic=-1 quiet mitigations=off kpti=off"
+    (words,) = values(guest_command(spec("s390x"), FILES, TOKEN), "-append")
+    assert words.endswith(" mitigations=off")
+
+
 def test_a_machine_starts_with_firmware_where_its_kernel_needs_it() -> None:
     assert values(guest_command(spec("loongarch64", 16384), FILES, TOKEN), "-bios") == ["QEMU_EFI.fd"]
     assert values(guest_command(spec("riscv64"), FILES, TOKEN), "-bios") == []
