@@ -107,7 +107,9 @@ def test_kvm_runs_on_the_hosts_own_processor() -> None:
 
 def test_the_kernel_is_told_its_root_console_and_what_to_do_on_panic() -> None:
     argv = guest_command(dataclasses.replace(spec("aarch64"), append="a=1 b"), FILES, TOKEN)
-    assert values(argv, "-append") == ["root=/dev/vda rw console=ttyAMA0 panic=-1 quiet a=1 b"]
+    assert values(argv, "-append") == [
+        "root=/dev/vda rw console=ttyAMA0 panic=-1 quiet mitigations=off kpti=off a=1 b"
+    ]
     assert "-no-reboot" in argv
 
 
