@@ -253,12 +253,13 @@ PyObject *spawn(PyObject *module, PyObject *args)
         return NULL;
     plan.parent = getpid();
     sigfillset(&all);
-    /* The child begins with all signals blocked. */
-    pthread_sigmask(SIG_SETMASK, &all, &plan.mask);
+    /* The child begins with all signals blocked. On Linux the mask is the calling thread's; the
+       function with its name is in libpthread alone before glibc 2.32. */
+    sigprocmask(SIG_SETMASK, &all, &plan.mask);
     memory = make_memory(&plan, argv, envp);
     pid = memory != NULL ? clone(run_child, memory, CLONE_VM | SIGCHLD, &memory->plan) : -1;
     saved = errno;
-    pthread_sigmask(SIG_SETMASK, &plan.mask, NULL);
+    sigprocmask(SIG_SETMASK, &plan.mask, NULL);
     if (memory == NULL)
         return NULL;
     capsule = PyCapsule_New(memory, MEMORY, unmap);
