@@ -20,9 +20,11 @@ DISK = "box-disk001.vmdk"
 OVF = "box.ovf"
 _NAMESPACE = UUID("6d1c5f0e-4a3b-4c8e-9d27-fa017ab00001")
 
-_CID = re.compile(rb"^CID=[0-9a-f]{8}$", re.MULTILINE)
+_CID = re.compile(rb"^CID=[0-9a-f]{1,8}$", re.MULTILINE)
+"""qemu-img leaves out leading zeros: one in 16 has fewer digits than eight."""
+
 _DESCRIPTOR = 512
-"""Where qemu-img puts the text that describes the disk, and how many bytes it may take."""
+"""Where qemu-img puts the text that describes the disk, and how many bytes it may take; zeros follow it."""
 _DESCRIPTOR_SIZE = 20 * 512
 
 
@@ -31,15 +33,16 @@ def settle_identifier(vmdk: Path, key: str) -> None:
 
     Raises BuildFailed when there is none where it should be.
     """
+    # All ones would mean "none".
+    digits = key[:8] if key[:8] != "ffffffff" else "fffffffe"
     with vmdk.open("r+b") as file:
         file.seek(_DESCRIPTOR)
-        found = _CID.search(file.read(_DESCRIPTOR_SIZE))
+        text = file.read(_DESCRIPTOR_SIZE)
+        settled, found = _CID.subn(f"CID={digits}".encode(), text, count=1)
         if not found:
             raise BuildFailed("no identifier in the VMDK's descriptor", where=str(vmdk))
-        # All ones would mean "none".
-        digits = key[:8] if key[:8] != "ffffffff" else "fffffffe"
-        file.seek(_DESCRIPTOR + found.start())
-        file.write(f"CID={digits}".encode())
+        file.seek(_DESCRIPTOR)
+        file.write(settled[: len(text)])
 
 
 @dataclass(frozen=True)
