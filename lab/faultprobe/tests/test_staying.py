@@ -40,6 +40,11 @@ def ask(folder: Path, *jobs: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "answers").read_text().splitlines()]
 
 
+def faults_of(answer: dict[str, Any]) -> list[tuple[str, ...]]:
+    names = ("stage", "object", "kind", "cause", "faults")
+    return sorted(tuple(str(line[name]) for name in names) for line in answer["document"]["bill"])
+
+
 def test_it_answers_each_session_by_a_process_of_its_own(folder: Path) -> None:
     stays = int((folder / "pid").read_text())
     started_by = [int(ask(folder, WHO_STARTED_IT)[0]["stdout"]) for _ in range(3)]
@@ -47,7 +52,7 @@ def test_it_answers_each_session_by_a_process_of_its_own(folder: Path) -> None:
 
 
 def test_a_program_costs_what_it_costs_in_a_session_of_its_own(folder: Path) -> None:
-    jobs = [["trace", "--no-aslr", "--check", "--", "ls", "/"], ["run", "--maps"]]
+    jobs = [["trace", "--no-aslr", "--check", "--", "true"], ["run", "--maps"]]
     # The environment is part of what exec copies: both have that of the tests.
     lines = "".join(json.dumps(job) + "\n" for job in jobs)
     alone = subprocess.run(SESSION, input=lines, capture_output=True, text=True, check=True)
@@ -55,7 +60,8 @@ def test_a_program_costs_what_it_costs_in_a_session_of_its_own(folder: Path) -> 
     for _ in range(2):
         traced, measured = ask(folder, *jobs)
         assert (traced["exit_status"], measured["exit_status"]) == (0, 0)
-        assert traced["document"]["bill"] == expected[0]["document"]["bill"]
+        # Without their neighbours: the kernel passes over a page that somebody else has locked just then.
+        assert faults_of(traced) == faults_of(expected[0])
         phases, meant = (
             [(each["name"], each["rise_minor"]) for each in one["document"]["experiments"][0]["phases"]]
             for one in (measured, expected[1])
