@@ -33,12 +33,17 @@ def installed(tools: Crosscheck, remote: Remote) -> Iterator[str]:
 
     Whatever is written into that folder goes with it. Raises CommandFailed when the guest has no room.
     """
-    folder = shlex.quote(FOLDER)
-    remote.succeed(f"rm -rf {folder} && mkdir {folder}")
     try:
-        with step(f"Copy perf, pmap and time to {remote.name}"):
-            remote.put(tools.archive, f"{FOLDER}/{ARCHIVE}")
-            remote.succeed(f"cd {folder} && gzip -dc {ARCHIVE} | tar -xf - && rm {ARCHIVE}")
+        put_tools(tools, remote)
         yield FOLDER
     finally:
         remote.succeed(["rm", "-rf", FOLDER])
+
+
+def put_tools(tools: Crosscheck, remote: Remote) -> None:
+    """Have the tools in a guest for as long as it runs, in :data:`FOLDER`. Raises CommandFailed."""
+    folder = shlex.quote(FOLDER)
+    remote.succeed(f"rm -rf {folder} && mkdir {folder}")
+    with step(f"Copy perf, pmap and time to {remote.name}"):
+        remote.put(tools.archive, f"{FOLDER}/{ARCHIVE}")
+        remote.succeed(f"cd {folder} && gzip -dc {ARCHIVE} | tar -xf - && rm {ARCHIVE}")

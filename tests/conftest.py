@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 import pytest
+from withtools import WITH_TOOLS, started
 
 from lab import matrix
 from lab.errors import LabError
@@ -20,7 +21,7 @@ from lab.remote import Remote
 from lab.results import store
 from lab.results.document import GuestRun
 from lab.results.store import Result
-from lab.session import GIVEN, Given, Ready, start
+from lab.session import GIVEN, Given, Ready
 
 
 def selected(config: pytest.Config) -> tuple[matrix.Guest, ...]:
@@ -43,7 +44,8 @@ def given(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if existing:
         yield existing
         return
-    with exclusive("pytest"), start(selected(request.config)) as ready:
+    with exclusive("pytest"), started(selected(request.config)) as (ready, with_tools):
+        request.config.stash[WITH_TOOLS] = with_tools
         yield Given(ready, store.begin(tmp_path_factory.mktemp("results")))
 
 

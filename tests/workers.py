@@ -22,13 +22,21 @@ from lab import matrix, paths
 from lab.errors import LabError
 from lab.exclusive import exclusive
 from lab.matrix import Guest
-from lab.session import prepare, templates
+from lab.session import prepare
+from tests.withtools import snapshots
 
-FIRST = ("tests/integration/test_lab_command.py", "tests/integration/test_selftest.py")
+FIRST = (
+    "tests/integration/test_lab_command.py",
+    "tests/integration/test_selftest.py",
+    "tests/integration/test_ssh_provider.py",
+)
 """The longest modules: begun last, one of them would keep a single worker busy in the end."""
 
 COMPARING = ("tests/integration/test_cross_checks.py", "tests/integration/test_map_agrees.py")
-"""Modules that borrow the same 20 MB of tools, which take longest to be copied to a guest."""
+"""Modules that want a guest at a time: each guest's tests are handed out by themselves."""
+
+BOOTING = "tests/integration/test_qemu_"
+"""How the modules begin that share a guest which is booted and saved for them: one worker gets them all."""
 
 SHARED = ("acceleration", "apt", "downloads", "keys", "resolved", "store", "zig")
 """All that the lab keeps in its cache but for what runs, logs, times and the lock."""
@@ -48,7 +56,7 @@ def _prepared() -> Iterator[None]:
         # Of a run that was killed: its guests have ended with it.
         shutil.rmtree(folder, ignore_errors=True)
         # Guests of another provider are there already.
-        templates([prepare(guest) for guest in _selected() if guest.provider == "qemu"])
+        snapshots([prepare(guest) for guest in _selected() if guest.provider == "qemu"])
         try:
             yield
         finally:
@@ -100,6 +108,8 @@ class ByModule(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module, _, test = nodeid.partition("::")
+        if module.startswith(BOOTING):
+            return BOOTING
         if module not in COMPARING:
             return module
         # Together are the tests that need the tools in the same guest: its name is among their parameters.

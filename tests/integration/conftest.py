@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from withtools import WITH_TOOLS
 
 from lab import matrix, paths
-from lab.crosscheck import Borrowed, installed
+from lab.crosscheck import FOLDER, Borrowed, installed
 from lab.guests import qemu
 from lab.guests.machine import Machine
 from lab.guests.spec import Accelerator, Spec
@@ -90,8 +91,11 @@ def machine(make_spec: SpecMaker, cache: Path, template: Path) -> Iterator[Machi
 
 
 @pytest.fixture(scope="session")
-def borrowed(ready: Ready, remote: Remote) -> Iterator[Borrowed]:
+def borrowed(request: pytest.FixtureRequest, ready: Ready, remote: Remote) -> Iterator[Borrowed]:
     """The tools of the guest at hand, for all tests that compare with them."""
     tools = crosscheck(ready.guest.architecture)
+    if ready.guest.name in request.config.stash[WITH_TOOLS]:
+        yield Borrowed(tools, FOLDER)
+        return
     with installed(tools, remote) as folder:
         yield Borrowed(tools, folder)
