@@ -42,17 +42,25 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def session(
-    remote: Remote, jobs: Sequence[Sequence[str]], *, timeout: float, stays: bool = False
+    remote: Remote,
+    jobs: Sequence[Sequence[str]],
+    *,
+    timeout: float,
+    stays: bool = False,
+    alone: str | None = None,
 ) -> list[Answer]:
     """Run faultprobe's commands (without the name of the program) in a guest, one after another.
 
     ``timeout`` is the seconds for all of them. Whether a command succeeded is the caller's to look at. With
     ``stays`` a process is left there that has everything loaded; where there is one, it takes the jobs: each
-    session is a fork of it. Raises CommandFailed, GuestDied, BadDocument.
+    session is a fork of it. ``alone`` starts faultprobe anew, by these words of the shell's, whatever comes
+    before its command. Raises CommandFailed, GuestDied, BadDocument.
     """
     lines = f"printf '%s\\n' {shlex.join([json.dumps(list(job)) for job in jobs])}"
     if stays:
         script = f"{lines} | {PROBE} session --stay {STAYING}"
+    elif alone is not None:
+        script = f"{lines} | {alone} session"
     else:
         script = (
             f'if kill -0 "$(cat {STAYING}/pid 2>/dev/null)" 2>/dev/null; '

@@ -8,15 +8,21 @@ GNU time counts the same process at the same moment; that holds with randomizati
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shlex
+import subprocess
+import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.crosscheck import Borrowed
+from lab.images.crosscheck import crosscheck
+from lab.probe import session
 from lab.remote import Remote
 from lab.results.builds import Build
 
@@ -71,22 +77,37 @@ class Guest:
         assert ran.status == 0, ran.stderr
         return ran.stderr
 
-    def trace(self, argv: list[str]) -> tuple[dict[str, Any], str]:
-        """The ledger of a command that has the environment perf would give it; its standard error."""
-        file = f"{self.folder}/ledger.json"
-        probe = ["/usr/bin/python3", "-m", "faultprobe", "trace", "--faults", "--json", file, "--"]
-        text = self.run([*probe, *argv], self.environment)
-        return self.ledger(file), text
+    def traces(self, *commands: list[str]) -> list[tuple[dict[str, Any], str]]:
+        """The ledger of each command in the environment perf would give it, and its standard error.
+
+        One interpreter follows them all, one after another.
+        """
+        probe = ["env", "-i", *self.environment, *WITHOUT_ASLR, "/usr/bin/python3", "-m", "faultprobe"]
+        jobs = [["trace", "--faults", "--", *argv] for argv in commands]
+        answers = session(self.remote, jobs, timeout=600, probe=shlex.join(probe))
+        return [(self.checked(each.check("trace")), each.stderr) for each in answers]
 
     def ledger(self, file: str) -> dict[str, Any]:
-        ledger: dict[str, Any] = json.loads(self.remote.succeed(["cat", file]))
+        return self.checked(self.remote.succeed(["cat", file]))
+
+    @staticmethod
+    def checked(document: str | bytes) -> dict[str, Any]:
+        ledger: dict[str, Any] = json.loads(document)
         assert ledger["verdict"]["reasons"] == []
         return ledger
 
     def records(self, file: str) -> list[Record]:
-        """The page faults that perf recorded; raises ValueError when it says that it lost some."""
+        """The page faults that perf recorded; raises ValueError when it says that it lost some.
+
+        Decoded by the same perf on this machine: in an emulated guest that takes longer than to record them.
+        """
         fields = ["-F", "tid,time,event,ip,addr", "--ns", "--show-lost-events"]
-        text = self.remote.succeed([*self.tool("perf"), "script", "-i", file, *fields])
+        perf = crosscheck(platform.machine()).command("perf")
+        with tempfile.TemporaryDirectory() as folder:
+            recorded = Path(folder) / "perf.data"
+            self.remote.get(file, recorded)
+            decode = [*perf, "script", "-i", str(recorded), *fields]
+            text = subprocess.run(decode, stdout=subprocess.PIPE, text=True, check=True).stdout
         return [_record(line) for line in text.splitlines()]
 
 
@@ -119,11 +140,15 @@ def guest(remote: Remote, borrowed: Borrowed) -> Guest:
 
 
 @pytest.fixture(scope="session")
-def ledgers(guest: Guest) -> dict[str, dict[str, Any]]:
-    """The ledger of one run of each demonstration by its path. It was run before: its pages are in memory."""
+def followed(guest: Guest) -> dict[str, tuple[dict[str, Any], str]]:
+    """One run of each demonstration by its path, and of all of them by the timers, with the ledger of each.
+
+    They were run before: their pages are in memory.
+    """
     paths = [f"/usr/local/bin/{name}" for name in PROGRAMS]
     guest.run(["sh", "-c", " && ".join(paths)])
-    return {path: guest.trace([path])[0] for path in paths}
+    made = guest.traces(*([path] for path in paths), ["sh", "-c", timers(guest)])
+    return dict(zip([*paths, "timers"], made, strict=True))
 
 
 @dataclass(frozen=True)
@@ -141,9 +166,11 @@ class Program:
 
 
 @pytest.fixture(params=PROGRAMS)
-def program(request: pytest.FixtureRequest, guest: Guest, ledgers: dict[str, dict[str, Any]]) -> Program:
+def program(
+    request: pytest.FixtureRequest, guest: Guest, followed: dict[str, tuple[dict[str, Any], str]]
+) -> Program:
     path = f"/usr/local/bin/{request.param}"
-    return Program(guest, path, ledgers[path])
+    return Program(guest, path, followed[path][0])
 
 
 def perf_stat(guest: Guest, events: str, argv: list[str]) -> dict[str, int]:
@@ -205,14 +232,18 @@ def reported(text: str) -> list[tuple[int, int]]:
     return list(zip(minor, major, strict=True))
 
 
-@pytest.fixture(scope="session")
-def timed(guest: Guest) -> Timed:
+def timers(guest: Guest) -> str:
+    """A script that runs each demonstration by each timer."""
     commands = {"GNU": [*guest.tool("time"), "-v"], "busybox": ["/bin/busybox", "time", "-v"]}
-    exact = ["/usr/bin/env", "-i", *guest.environment]
     # Each begins with env, because a shell adds variables of its own.
-    script = "; ".join(shlex.join([*exact, *commands[timer], path]) for timer, path in TIMED)
-    untraced = reported(guest.run(["sh", "-c", script]))
-    ledger, text = guest.trace(["sh", "-c", script])
+    exact = ["/usr/bin/env", "-i", *guest.environment]
+    return "; ".join(shlex.join([*exact, *commands[timer], path]) for timer, path in TIMED)
+
+
+@pytest.fixture(scope="session")
+def timed(guest: Guest, followed: dict[str, tuple[dict[str, Any], str]]) -> Timed:
+    untraced = reported(guest.run(["sh", "-c", timers(guest)]))
+    ledger, text = followed["timers"]
     return Timed(
         dict(zip(TIMED, untraced, strict=True)), dict(zip(TIMED, reported(text), strict=True)), ledger
     )
