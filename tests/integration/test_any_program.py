@@ -198,9 +198,8 @@ def recorded(
 
 
 def runs(remote: Remote, argument: str) -> bool:
-    """Whether a process of the guest has this for its last argument."""
-    found = remote.execute("for each in /proc/[0-9]*/cmdline; do tr '\\0' '\\n' <$each | tail -n 1; done")
-    return argument in found.stdout.splitlines()
+    """Whether a process of the guest has this argument."""
+    return argument in remote.execute("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'").stdout.splitlines()
 
 
 def assert_nothing_is_left(remote: Remote) -> None:
