@@ -6,12 +6,14 @@ state with the tools in the guest's memory is kept as a snapshot, as the provisi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lab.architectures import ARCHITECTURES
 from lab.crosscheck import put_tools
 from lab.guests import qemu
 from lab.images.crosscheck import crosscheck
@@ -43,6 +45,8 @@ def _snapshot(prepared: Prepared, plain: Path) -> Path:
         ):
             with machine.remote() as remote:
                 put_tools(tools, remote)
+            # As before any state is saved: see lab.session.
+            time.sleep(ARCHITECTURES[prepared.guest.architecture].hardware.rest_seconds)
             machine.save_template(folder / _TEMPLATE)
 
     # The name of the tools' folder is the hash of what they were made from.
