@@ -62,8 +62,8 @@ def measure(ready: Ready, remote: Remote, result: Result) -> GuestRun:
     """
     name = ready.guest.name
     with step(f"Measure {name}"):
-        probe, *plain, aslr = session(remote, jobs(), timeout=TIMEOUT)
-        traced = [plain.pop(0) for _ in range(2 * len(DEMONSTRATIONS))]
+        probe, *others, aslr = session(remote, jobs(), timeout=TIMEOUT)
+    traced, plain = others[: 2 * len(DEMONSTRATIONS)], others[2 * len(DEMONSTRATIONS) :]
     demonstrations, traces = {}, {}
     for build, direct, by_shell in zip(DEMONSTRATIONS, traced[::2], traced[1::2], strict=True):
         if direct.exit_status == NOT_FOUND:

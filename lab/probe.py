@@ -15,6 +15,9 @@ PROBE = "python3 -m faultprobe"
 STAYING = "/run/faultprobe"
 """Where a session that stays is found; a restart of the guest's empties the folder."""
 
+STAYING_BEHIND = f"{PROBE} session --stay {STAYING}"
+"""Starts a session that leaves a process behind, which has everything loaded and takes the jobs to come."""
+
 NOT_AS_PREDICTED = 1
 """Its exit code when a count is not as predicted, or an idle rise is not 0."""
 
@@ -46,21 +49,17 @@ def session(
     jobs: Sequence[Sequence[str]],
     *,
     timeout: float,
-    stays: bool = False,
-    alone: str | None = None,
+    start: str | None = None,
 ) -> list[Answer]:
     """Run faultprobe's commands (without the name of the program) in a guest, one after another.
 
-    ``timeout`` is the seconds for all of them. Whether a command succeeded is the caller's to look at. With
-    ``stays`` a process is left there that has everything loaded; where there is one, it takes the jobs: each
-    session is a fork of it. ``alone`` starts faultprobe anew, by these words of the shell's, whatever comes
-    before its command. Raises CommandFailed, GuestDied, BadDocument.
+    ``timeout`` is the seconds for all of them. Whether a command succeeded is the caller's to look at. Where
+    a session has stayed behind, a fork of it takes the jobs; ``start`` are the shell's words for a new one.
+    Raises CommandFailed, GuestDied, BadDocument.
     """
     lines = f"printf '%s\\n' {shlex.join([json.dumps(list(job)) for job in jobs])}"
-    if stays:
-        script = f"{lines} | {PROBE} session --stay {STAYING}"
-    elif alone is not None:
-        script = f"{lines} | {alone} session"
+    if start is not None:
+        script = f"{lines} | {start}"
     else:
         script = (
             f'if kill -0 "$(cat {STAYING}/pid 2>/dev/null)" 2>/dev/null; '

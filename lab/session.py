@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -47,9 +49,12 @@ CALIBRATION = "/var/lib/faultlab/aslr.json"
 ASLR = ("aslr", "--calibration", CALIBRATION)
 """faultprobe's ASLR experiment."""
 
-_FIRST_JOBS = [[*ASLR, "--runs", "1", "--", DEMONSTRATION], ["run", "--maps"], ["trace", "--", "true"]]
+TEMPLATE = "template.qcow2"
+"""The file of a saved state in its entry of the store."""
+
+_CALIBRATION_JOBS = [[*ASLR, "--runs", "1", "--", DEMONSTRATION]]
+_LOADING_JOBS = [["run", "--maps"], ["trace", "--", "true"]]
 _CALIBRATION_TIMEOUT = 1800.0
-_TEMPLATE = "template.qcow2"
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,9 @@ def prepare(guest: Guest) -> Prepared:
     return Prepared(guest, image, payload, bare, key)
 
 
+States: TypeAlias = Callable[[Sequence[Prepared]], dict[str, Path]]
+
+
 def templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
     """The provisioned snapshot of each guest; missing ones are made side by side, by one run of Ansible."""
     store = Store()
@@ -158,7 +166,7 @@ def templates(prepared: Sequence[Prepared]) -> dict[str, Path]:
     if missing:
         with step(f"Provision {', '.join(each.guest.name for each in missing)}", stage="provision"):
             found |= _provision(missing, store)
-    return {name: entry / _TEMPLATE for name, entry in found.items() if entry}
+    return {name: entry / TEMPLATE for name, entry in found.items() if entry}
 
 
 def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
@@ -169,10 +177,11 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
             for each, machine in zip(missing, machines, strict=True)
         ]
         _run_ansible(targets)
-        in_parallel(_calibrate, machines, at_once=len(os.sched_getaffinity(0)))
+        in_parallel(_calibrate_and_stay, machines, at_once=len(os.sched_getaffinity(0)))
         for each, machine in zip(missing, machines, strict=True):
             with step(f"Save the state of {each.guest.name}"):
-                made[each.guest.name] = _save(each, machine, store)
+                save = functools.partial(save_state, each, machine)
+                made[each.guest.name] = store.ensure("provisioned", each.provisioned_key, save)
     return made
 
 
@@ -186,30 +195,38 @@ def _run_ansible(targets: Sequence[Target]) -> None:
 
 
 def _calibrate(machine: Reachable) -> None:
-    """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation.
+    """Record what the ASLR experiment predicts from: the longest part of provisioning under emulation."""
+    _first_session(machine, _CALIBRATION_JOBS)
 
-    And leave the session that did it waiting, with all it loads for the other commands: emulated, that takes
-    as long as a few measurements.
+
+def _calibrate_and_stay(machine: Reachable) -> None:
+    """The same, and leave the session that did it waiting, with all it loads for the other commands:
+    emulated, that takes as long as a few measurements. Only in a guest of the lab's own, not on a board.
     """
+    _first_session(machine, [*_CALIBRATION_JOBS, *_LOADING_JOBS], probe.STAYING_BEHIND)
+
+
+def _first_session(machine: Reachable, jobs: Sequence[Sequence[str]], how: str | None = None) -> None:
     with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
-        for answer in probe.session(remote, _FIRST_JOBS, timeout=_CALIBRATION_TIMEOUT, stays=True):
+        for answer in probe.session(remote, jobs, timeout=_CALIBRATION_TIMEOUT, start=how):
             answer.check(machine.name)
 
 
-def _save(prepared: Prepared, machine: Machine, store: Store) -> Path:
-    def build(folder: Path) -> None:
-        time.sleep(ARCHITECTURES[prepared.guest.architecture].hardware.rest_seconds)
-        machine.save_template(folder / _TEMPLATE)
-
-    return store.ensure("provisioned", prepared.provisioned_key, build)
+def save_state(prepared: Prepared, machine: Machine, folder: Path) -> None:
+    """Keep a guest's state in an entry of the store, as its ``TEMPLATE``; this ends the guest."""
+    time.sleep(ARCHITECTURES[prepared.guest.architecture].hardware.rest_seconds)
+    machine.save_template(folder / TEMPLATE)
 
 
 @contextlib.contextmanager
-def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Ready, ...]]:
+def start(
+    guests: Sequence[Guest], *, kept: bool = False, states: States = templates
+) -> Iterator[tuple[Ready, ...]]:
     """Bring the guests up in their provisioned state; all but kept ones end with the session.
 
-    Those of the lab's own come from their snapshots, every other one is asked for from its provider and
-    provisioned where it is. Raises MatrixError for a provider that the lab cannot work with.
+    Those of the lab's own come from their snapshots (``states`` has the file of each by its name), every
+    other one is asked for from its provider and provisioned where it is. Raises MatrixError for a provider
+    that the lab cannot work with.
     """
     for guest in guests:
         if not guest.is_built_here and guest.provider not in REACHES:
@@ -224,25 +241,26 @@ def start(guests: Sequence[Guest], *, kept: bool = False) -> Iterator[tuple[Read
         for provider in (*REACHES, EMBEDDED):
             chosen = [guest for guest in guests if guest.provider == provider]
             if chosen:
-                context = _built(chosen, kept) if provider == EMBEDDED else _joined(provider, chosen, kept)
+                context = (
+                    _built(chosen, kept, states) if provider == EMBEDDED else _joined(provider, chosen, kept)
+                )
                 ready |= {each.guest.name: each for each in stack.enter_context(context)}
         yield tuple(ready[guest.name] for guest in guests)
 
 
 @contextlib.contextmanager
-def _built(guests: Sequence[Guest], kept: bool) -> Iterator[list[Ready]]:
+def _built(guests: Sequence[Guest], kept: bool, states: States) -> Iterator[list[Ready]]:
     """Guests of the lab's own. One that ``make up`` left running in this very state is worked in as it is."""
     prepared = [prepare(guest) for guest in guests]
-    saved = templates(prepared)
     running = {
         name: machine
         for name, machine in qemu.running().items()
         for each in prepared
         if each.guest.name == name and machine.state.key == each.provisioned_key
     }
-    specs = [
-        each.spec(saved[each.guest.name], kept=kept) for each in prepared if each.guest.name not in running
-    ]
+    to_start = [each for each in prepared if each.guest.name not in running]
+    saved = states(to_start)
+    specs = [each.spec(saved[each.guest.name], kept=kept) for each in to_start]
     with contextlib.ExitStack() as stack:
         machines = stack.enter_context(qemu.started(specs)) if specs else []
         by_name = running | {machine.name: machine for machine in machines}

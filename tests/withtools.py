@@ -6,27 +6,24 @@ state with the tools in the guest's memory is kept as a snapshot, as the provisi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from lab.architectures import ARCHITECTURES
 from lab.crosscheck import put_tools
 from lab.guests import qemu
 from lab.images.crosscheck import crosscheck
 from lab.images.store import Store, key_of
 from lab.matrix import Guest
-from lab.session import Prepared, Ready, prepare, start, templates
+from lab.session import TEMPLATE, Prepared, Ready, save_state, start, templates
 from lab.steps import step
 
 WITH_TOOLS = pytest.StashKey[frozenset[str]]()
 """The names of the guests that have the tools."""
 
 _KIND = "provisioned-with-tools"
-_TEMPLATE = "template.qcow2"
 
 
 def snapshots(prepared: Sequence[Prepared]) -> dict[str, Path]:
@@ -45,13 +42,11 @@ def _snapshot(prepared: Prepared, plain: Path) -> Path:
         ):
             with machine.remote() as remote:
                 put_tools(tools, remote)
-            # As before any state is saved: see lab.session.
-            time.sleep(ARCHITECTURES[prepared.guest.architecture].hardware.rest_seconds)
-            machine.save_template(folder / _TEMPLATE)
+            save_state(prepared, machine, folder)
 
     # The name of the tools' folder is the hash of what they were made from.
     key = key_of({"state": prepared.provisioned_key, "tools": tools.folder.name})
-    return Store().ensure(_KIND, key, build) / _TEMPLATE
+    return Store().ensure(_KIND, key, build) / TEMPLATE
 
 
 @contextmanager
@@ -60,18 +55,11 @@ def started(guests: Sequence[Guest]) -> Iterator[tuple[tuple[Ready, ...], frozen
 
     Those that the lab did not build, or that ``make up`` left running, have none.
     """
-    running = qemu.running()
-    if not all(guest.is_built_here and guest.name not in running for guest in guests):
-        with start(guests) as ready:
-            yield ready, frozenset()
-        return
-    prepared = [prepare(guest) for guest in guests]
-    found = snapshots(prepared)
-    with qemu.started([each.spec(found[each.guest.name], kept=False) for each in prepared]) as machines:
-        yield (
-            tuple(
-                Ready(each.guest, each.image, each.provisioned_key, machine)
-                for each, machine in zip(prepared, machines, strict=True)
-            ),
-            frozenset(guest.name for guest in guests),
-        )
+    with_tools: dict[str, Path] = {}
+
+    def states(prepared: Sequence[Prepared]) -> dict[str, Path]:
+        with_tools.update(snapshots(prepared))
+        return with_tools
+
+    with start(guests, states=states) as ready:
+        yield ready, frozenset(with_tools)

@@ -64,10 +64,9 @@ def kernel_words(guest: Guest, append: str = "") -> list[str]:
     """The kernel's command line; a panic resets the machine at once, which -no-reboot turns into its end."""
     known = ARCHITECTURES[guest.architecture]
     personality = [f"faultlab.personality={known.personality}"] if known.personality else []
-    words = ["root=/dev/vda", "rw", f"console={known.hardware.console}", "panic=-1", "quiet"]
     # Emulated, the returns and page table switches that keep secrets from other programs take up to two
     # fifths of the time. They change no count, and a guest has no secrets.
-    words.append("mitigations=off")
+    words = ["root=/dev/vda", "rw", f"console={known.hardware.console}", "panic=-1 quiet mitigations=off"]
     if known.boots_as == "aarch64":
         # Its kernel separates its page tables for the sake of its own randomization, too.
         words.append("kpti=off")

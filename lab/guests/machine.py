@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
@@ -124,11 +125,11 @@ class Machine:
 
     def stop(self) -> None:
         """End it and remove its files but the logs; nothing happens when it is gone already."""
-        try:
-            self._disconnect()
-            self._end_process()
-        finally:
-            state.release(self.state)
+        # Whatever fails, what stands above it is done all the same, from below.
+        with contextlib.ExitStack() as stack:
+            stack.callback(state.release, self.state)
+            stack.callback(self._end_process)
+            stack.callback(self._disconnect)
 
     def _end_process(self) -> None:
         """Ask QEMU to quit, then SIGTERM, then SIGKILL; it is gone afterwards, even after Ctrl-C."""

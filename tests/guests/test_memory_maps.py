@@ -57,9 +57,12 @@ def stored_first(run: GuestRun) -> int:
 
 def in_order_of_memset(run: GuestRun, left: list[int]) -> list[int]:
     """The pages that malloc has left, as libc's memset comes to them."""
+    length = stored_first(run)
+    if not length:
+        return left
     experiment, page_size = experiment_of(run), run.guest.page_size
     end = experiment.details.buffer_address + experiment.parameters.size_bytes
-    first = (end - stored_first(run)) // page_size if stored_first(run) else max(left) + 1
+    first = (end - length) // page_size
     return [page for page in left if page >= first] + [page for page in left if page < first]
 
 

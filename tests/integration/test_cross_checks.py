@@ -84,7 +84,7 @@ class Guest:
         """
         probe = ["env", "-i", *self.environment, *WITHOUT_ASLR, "/usr/bin/python3", "-m", "faultprobe"]
         jobs = [["trace", "--faults", "--", *argv] for argv in commands]
-        answers = session(self.remote, jobs, timeout=600, alone=shlex.join(probe))
+        answers = session(self.remote, jobs, timeout=600, start=shlex.join([*probe, "session"]))
         return [(self.checked(each.check("trace")), each.stderr) for each in answers]
 
     def ledger(self, file: str) -> dict[str, Any]:

@@ -349,6 +349,13 @@ def test_it_is_entered_and_not_stopped(board: Board, whole: subprocess.Completed
     )
 
 
+def test_no_process_of_the_labs_stays_there(board: Board, whole: subprocess.CompletedProcess[str]) -> None:
+    # The tree of files does not show it: a session that stays has its pipes in /run.
+    assert whole.returncode == 0
+    assert board.root.fail("grep -l '[f]aultprobe' /proc/[0-9]*/cmdline 2>/dev/null") == ""
+    board.root.succeed("! test -e /run/faultprobe")
+
+
 def test_all_is_as_it_was_but_what_its_owner_changed(
     board: Board, before: dict[str, Any], whole: subprocess.CompletedProcess[str]
 ) -> None:

@@ -175,6 +175,7 @@ def envelope(probe: Any, **changes: Any) -> bytes:
         demonstrations={},
         aslr=None,
         traces=changes.get("traces", {}),
+        plain=[json.dumps(each).encode() for each in changes.get("plain", [])],
     )
 
 
@@ -183,6 +184,14 @@ def test_the_envelope_keeps_what_the_probe_said_even_what_we_do_not_know() -> No
     kept = json.loads(envelope(probe))
     assert kept["probe"] == probe
     assert kept["image"] == {"key": "key", "kernel_release": "6.12", "deviations": ["libffi: newer"]}
+
+
+def test_what_was_measured_with_nobody_looking_on_is_kept_and_its_version_checked() -> None:
+    probe = stored()["probe"]
+    written = envelope(probe, plain=[probe, probe | {"created": "later"}])
+    assert [each.created for each in document.parse_run(written, "a").plain] == [probe["created"], "later"]
+    with pytest.raises(BadDocument, match=r"the run of .*: probe: schema_version: is 99"):
+        envelope(probe, plain=[probe | {"schema_version": 99}])
 
 
 def test_the_envelope_refuses_what_cannot_be_read_again() -> None:
