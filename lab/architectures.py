@@ -20,9 +20,9 @@ class Hardware:
     ``package`` is the Debian package with the emulator ``program``. ``bus`` is the suffix of its virtio
     devices (``virtio-blk-pci``). ``generation_id`` says that the machine can tell its kernel that it was
     restored from a snapshot (a vmgenid device), whereupon the kernel reseeds its random numbers. Memory is a
-    multiple of ``memory_step_mib``. ``most_cpus`` are the processors with which a snapshot can be restored,
-    and ``rest_seconds`` is how long a guest is left alone before its state is saved.
-    ``firmware`` is a Debian package and the file in its folder below ``usr/share`` that the machine starts
+    multiple of ``memory_step_mib``. ``most_cpus`` are the processors with which a snapshot can be restored.
+    ``lost_interrupt`` is the line of the processor's interrupts that a timer raises which no snapshot holds:
+    it is raised when a guest was restored. ``firmware`` is a Debian package and the file in its folder below ``usr/share`` that the machine starts
     with, where its kernel wants to be told by firmware what there is.
     """
 
@@ -35,7 +35,7 @@ class Hardware:
     generation_id: bool = False
     memory_step_mib: int = 1
     most_cpus: int = 64
-    rest_seconds: float = 0.0
+    lost_interrupt: int | None = None
     firmware: tuple[str, str] | None = None
 
 
@@ -279,11 +279,12 @@ _ALL = (
             console="ttyS0",
             # Debian's kernel finds the PCI bus by ACPI only, and without it a keyboard that is not there.
             firmware=("qemu-efi-loongarch64", "QEMU_EFI.fd"),
-            # QEMU does not save the processor's timer: restored in the midst of work, a guest has no ticks
-            # any more (the count in /proc/interrupts stands still). At rest its kernel has stopped them, and
-            # sets the timer anew as soon as something wakes it; with two processors one was not woken.
+            # QEMU saves what the processor's timer was set to, and not that it runs: a restored guest waits for
+            # a tick that never comes (tick_stopped is 0 in /proc/timer_list, expires_next in the past), and
+            # nothing in it that waits for a time goes on. Its interrupt, raised once, makes the kernel look
+            # what is due and set the timer anew. With two processors the other one was not woken.
             most_cpus=1,
-            rest_seconds=4.0,
+            lost_interrupt=11,
         ),
         kernels={16 * KIB: "linux-image-loong64"},
         absent={

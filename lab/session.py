@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +213,6 @@ def _first_session(machine: Reachable, jobs: Sequence[Sequence[str]], how: str |
 
 def save_state(prepared: Prepared, machine: Machine, folder: Path) -> None:
     """Keep a guest's state in an entry of the store, as its ``TEMPLATE``; this ends the guest."""
-    time.sleep(ARCHITECTURES[prepared.guest.architecture].hardware.rest_seconds)
     machine.save_template(folder / TEMPLATE)
 
 

@@ -20,7 +20,7 @@ from lab import paths
 from lab.architectures import ARCHITECTURES
 from lab.errors import BootFailed, GuestDied, MissingTool, PortTaken, WrongGuest
 from lab.guests import command, console, disk, identity, monitor, processes, state
-from lab.guests.command import RunFiles, guest_command
+from lab.guests.command import RunFiles, guest_command, wake_words
 from lab.guests.machine import Machine
 from lab.guests.spec import Spec
 from lab.guests.state import State
@@ -135,8 +135,10 @@ def _launch(spec: Spec, claimed: State, keys: identity.Keys) -> Machine:
         disk.new_overlay(spec.utilities, spec.image.disk, machine.overlay, log)
     archive = claimed.folder / "identity.tar"
     identity.write_identity(keys, spec.guest.name, archive)
+    wake = claimed.folder / "wake"
+    wake.write_text(wake_words(spec), encoding="ascii")
     with contextlib.closing(monitor.listen(machine.monitor.path)) as listening, log.open("ab") as messages:
-        files = RunFiles(machine.overlay, archive, machine.console.file, listening.fileno())
+        files = RunFiles(machine.overlay, archive, machine.console.file, wake, listening.fileno())
         argv = guest_command(spec, files, claimed.token)
         tie = [] if spec.kept else [*_TIED, str(os.getpid())]
         try:
