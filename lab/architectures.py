@@ -22,7 +22,8 @@ class Hardware:
     restored from a snapshot (a vmgenid device), whereupon the kernel reseeds its random numbers. Memory is a
     multiple of ``memory_step_mib``. ``most_cpus`` are the processors with which a snapshot can be restored.
     ``lost_interrupt`` is the line of the processor's interrupts that a timer raises which no snapshot holds:
-    it is raised when a guest was restored. ``firmware`` is a Debian package and the file in its folder below ``usr/share`` that the machine starts
+    it is raised when a guest was restored.
+    ``firmware`` is a Debian package and the file in its folder below ``usr/share`` that the machine starts
     with, where its kernel wants to be told by firmware what there is.
     """
 
@@ -279,10 +280,10 @@ _ALL = (
             console="ttyS0",
             # Debian's kernel finds the PCI bus by ACPI only, and without it a keyboard that is not there.
             firmware=("qemu-efi-loongarch64", "QEMU_EFI.fd"),
-            # QEMU saves what the processor's timer was set to, and not that it runs: a restored guest waits for
-            # a tick that never comes (tick_stopped is 0 in /proc/timer_list, expires_next in the past), and
-            # nothing in it that waits for a time goes on. Its interrupt, raised once, makes the kernel look
-            # what is due and set the timer anew. With two processors the other one was not woken.
+            # QEMU saves what the processor's timer was set to, and not that it runs: a restored guest may
+            # wait for a tick that never comes (tick_stopped is 0 in /proc/timer_list, expires_next in the past),
+            # and nothing in it that waits for a time goes on. The timer's interrupt, raised once, makes the
+            # kernel look what is due and set it anew. With two processors the other one was not woken.
             most_cpus=1,
             lost_interrupt=11,
         ),

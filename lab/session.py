@@ -18,7 +18,6 @@ from typing import TypeAlias
 import pytest
 
 from lab import paths, probe
-from lab.architectures import ARCHITECTURES
 from lab.build.payload import Payload, ensure_payload
 from lab.errors import LabError, MatrixError
 from lab.guests import inspection, qemu

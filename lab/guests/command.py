@@ -66,7 +66,7 @@ def console_options(file: Path) -> list[str]:
 
 
 def wake_words(spec: Spec) -> str:
-    """What QEMU's test interface is told as soon as a guest is restored, for its file ``wake``; else empty."""
+    """What QEMU's test interface is told as soon as a guest is restored; empty where it is told nothing."""
     line = ARCHITECTURES[spec.guest.architecture].hardware.lost_interrupt
     if line is None or spec.template is None or spec.accelerator.name != "tcg":
         return ""

@@ -9,8 +9,23 @@ import pytest
 from lab.remote import Remote
 from lab.session import Ready
 
-PYTHON = """python3 -I -S -c 'import os; print(os.sysconf("SC_PAGESIZE"), open("/proc/self/maps").read())'"""
-"""What Python runs on, in one start of it: the page size, then its mappings."""
+QUESTIONS = r"""
+section() { echo "== $*"; }
+section architecture; uname -m
+section kernel; uname -r
+section page; grep -m 1 KernelPageSize /proc/self/smaps
+section init; cat /proc/1/maps
+section shell; cat /proc/$$/maps
+section ssh server; cat /proc/$PPID/maps
+maps=$(python3 -I -S -c 'print(open("/proc/self/maps").read())')
+section python; echo "$maps"
+section words; $(echo "$maps" | grep -oE '/.*/(ld-musl-|libc[.-]).*so.*' | head -n 1) 2>&1; true
+"""
+"""What a guest is asked, at once: each question over SSH takes an emulated one a tenth of a second.
+
+PID 1, the login shell, its parent (the SSH server) and Python are the whole userland. The last section has
+the C library's own words: glibc's libc.so.6 is a program, musl's loader prints its version.
+"""
 
 MUSL = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$"
 # Up to 2.33 libc.so.6 is a link to a file with the version in its name.
@@ -18,13 +33,8 @@ GLIBC = r"/libc\.so\.6$|/libc-\d[^ /]*\.so$"
 LOADED_LIBC = f"{MUSL}|{GLIBC}"
 
 
-def libc_of(remote: Remote, process: str) -> set[str]:
-    """The families of the C libraries mapped into a process of the guest: what it really runs on."""
-    return families(remote.succeed(f"cat /proc/{process}/maps"))
-
-
 def families(maps: str) -> set[str]:
-    """The same from the lines of a process's mappings."""
+    """The families of the C libraries in the lines of a process's mappings: what it really runs on."""
     return {"musl" if re.search(MUSL, file) else "glibc" for file in libcs(maps)}
 
 
@@ -34,16 +44,18 @@ def libcs(maps: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def python_says(remote: Remote) -> str:
-    return remote.succeed(PYTHON)
+def said(remote: Remote) -> dict[str, str]:
+    """The guest's answers by section."""
+    sections = remote.succeed(QUESTIONS).split("== ")[1:]
+    return {name: text for name, _, text in (section.partition("\n") for section in sections)}
 
 
-def test_the_architecture_is_the_declared_one(ready: Ready, remote: Remote) -> None:
-    assert remote.succeed("uname -m").strip() == ready.guest.architecture
+def test_the_architecture_is_the_declared_one(ready: Ready, said: dict[str, str]) -> None:
+    assert said["architecture"].strip() == ready.guest.architecture
 
 
-def test_the_page_size_is_the_declared_one(ready: Ready, python_says: str) -> None:
-    assert int(python_says.split()[0]) == ready.guest.page_size
+def test_the_page_size_is_the_declared_one(ready: Ready, said: dict[str, str]) -> None:
+    assert said["page"].split() == ["KernelPageSize:", str(ready.guest.page_size >> 10), "kB"]
 
 
 def of_an_image(ready: Ready) -> None:
@@ -52,30 +64,22 @@ def of_an_image(ready: Ready) -> None:
         pytest.skip(f"{ready.guest.name} has no image of the lab's")
 
 
-def test_the_kernel_is_that_of_the_image(ready: Ready, remote: Remote) -> None:
+def test_the_kernel_is_that_of_the_image(ready: Ready, said: dict[str, str]) -> None:
     of_an_image(ready)
-    assert remote.succeed("uname -r").strip() == ready.image.kernel_release
+    assert said["kernel"].strip() == ready.image.kernel_release
 
 
-def test_the_libc_version_is_the_declared_one(ready: Ready, remote: Remote, python_says: str) -> None:
-    # Both libraries' own words: glibc's libc.so.6 is a program, musl's loader prints its version on stderr.
-    (loaded,) = libcs(python_says)
-    words = remote.succeed(f"{loaded} 2>&1; true")
+def test_the_libc_version_is_the_declared_one(ready: Ready, said: dict[str, str]) -> None:
+    assert len(libcs(said["python"])) == 1
     pattern = {"glibc": r"release version (\d+\.\d+)", "musl": r"Version (\S+)"}[ready.guest.libc]
-    assert re.findall(pattern, words) == [ready.guest.libc_version]
+    assert re.findall(pattern, said["words"]) == [ready.guest.libc_version]
 
 
-def test_python_runs_on_the_declared_libc(ready: Ready, python_says: str) -> None:
-    assert families(python_says) == {ready.guest.libc}
+def test_python_runs_on_the_declared_libc(ready: Ready, said: dict[str, str]) -> None:
+    assert families(said["python"]) == {ready.guest.libc}
 
 
-def test_everything_runs_on_the_declared_libc(ready: Ready, remote: Remote, python_says: str) -> None:
+def test_everything_runs_on_the_declared_libc(ready: Ready, said: dict[str, str]) -> None:
     of_an_image(ready)
-    # PID 1, the login shell, its parent (the SSH server) and Python: the whole userland.
-    found = {
-        "init": libc_of(remote, "1"),
-        "shell": libc_of(remote, "$$"),
-        "ssh server": libc_of(remote, "$PPID"),
-    }
-    found["python"] = families(python_says)
-    assert found == {key: {ready.guest.libc} for key in found}
+    found = {part: families(said[part]) for part in ("init", "shell", "ssh server", "python")}
+    assert found == {part: {ready.guest.libc} for part in found}
