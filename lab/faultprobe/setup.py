@@ -15,7 +15,9 @@ SOURCES = (
     "certificate.c",
     "machine.c",
     "spawn.c",
+    "course.c",
     "perf.c",
+    "skim.c",
     "follow.c",
     "loop.c",
     "stopwatch.c",
@@ -26,7 +28,7 @@ SOURCES = (
 native = Extension(
     "faultprobe._native",
     sources=[f"{NATIVE}/{name}" for name in SOURCES],
-    depends=[f"{NATIVE}/native.h", f"{NATIVE}/runs.h", f"{NATIVE}/syscall_names.h"],
+    depends=[f"{NATIVE}/native.h", f"{NATIVE}/runs.h", f"{NATIVE}/spawn.h", f"{NATIVE}/syscall_names.h"],
     include_dirs=[NATIVE],
     define_macros=[("Py_LIMITED_API", "0x03090000")],
     # -fno-builtin: an experiment that says "malloc" or "memset" calls libc's, never an expansion of the

@@ -26,11 +26,11 @@ from faultprobe.aslr import (
     parse_readings,
     readings_of,
 )
-from faultprobe.aslrmodel import Model, Place
+from faultprobe.aslrmodel import Model, Place, shifts_of
 from faultprobe.effects import Effects
 from faultprobe.faultaround import STACK, Step, Touch, Window, unmapped_neighbours
 from faultprobe.faultwindow import WindowRefused, fault_around_of
-from faultprobe.recorder import Recording
+from faultprobe.onerun import Run
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -79,8 +79,9 @@ def model(
     steps: list[Step], calibrated: Place, stack: Effects | None = None, heap: Effects | None = None
 ) -> Model:
     """A model of a program with two readings (phases: before, between, after) and windows of 16 pages."""
-    nothing = Effects({0: (0,)})
-    return Model(steps, 3, Window(16, 512), calibrated, "/bin/program", stack or nothing, heap or nothing)
+    nothing, window = Effects({0: (0,)}), Window(16, 512)
+    shifts = shifts_of(steps, 3, window, "/bin/program")
+    return Model(steps, 3, window, calibrated, stack or nothing, heap or nothing, shifts)
 
 
 def test_readings_are_parsed() -> None:
@@ -180,15 +181,15 @@ def test_the_stack_limit_steers_libc_through_all_residues(demonstration: str) ->
     assert len({place.stack for place in places}) == 1
 
 
-def undisturbed(examiner: Examiner, stack_limit: int | None) -> Recording:
+def undisturbed(examiner: Examiner, stack_limit: int | None) -> Run:
     """A run (steered when there is a limit) whose records show that every window was mapped in full."""
     libc = facts.libc_facts()["path"]
     assert libc is not None
     window = Window(_native.measure_fault_around(libc) // PAGE, examiner.pages_per_table)
     for _ in range(20):
-        recording = examiner.run(no_aslr=stack_limit is not None, stack_limit=stack_limit)
-        if unmapped_neighbours(recording.events, window, PAGE) == 0:
-            return recording
+        run = examiner.run(no_aslr=stack_limit is not None, stack_limit=stack_limit)
+        if unmapped_neighbours(run.events, window, PAGE) == 0:
+            return run
     raise AssertionError("windows were left incomplete in each of 20 runs")
 
 
@@ -197,15 +198,15 @@ def test_the_place_alone_decides(demonstration: str) -> None:
     examiner = Examiner([demonstration], PAGE, own_table_pages())
     steered = {}
     for step in range(16):
-        recording = undisturbed(examiner, (256 << 20) + step * PAGE)
-        libc = examiner.place(recording).libc
+        run = undisturbed(examiner, (256 << 20) + step * PAGE)
+        libc = examiner.place(run).libc
         assert libc is not None
-        steered[libc % 16] = readings_of(recording).rises
+        steered[libc % 16] = readings_of(run).rises
     for _ in range(24):
-        recording = undisturbed(examiner, None)
-        libc = examiner.place(recording).libc
+        run = undisturbed(examiner, None)
+        libc = examiner.place(run).libc
         assert libc is not None
-        assert readings_of(recording).rises == steered[libc % 16]
+        assert readings_of(run).rises == steered[libc % 16]
 
 
 def test_padding_begins_the_stack_at_every_place(demonstration: str) -> None:

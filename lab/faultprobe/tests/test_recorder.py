@@ -20,7 +20,7 @@ from conftest import Probe
 
 from faultprobe import _native, bill
 from faultprobe.launch import Launch, argument_pages, find_program
-from faultprobe.perf import Fault, Forked, Mapped, PerfRefused, Reached, Recorder
+from faultprobe.perf import Fault, Forked, PerfRefused, Reached, Recorder
 from faultprobe.recorder import Recording, record
 
 PAGE = mmap.PAGESIZE
@@ -82,30 +82,6 @@ def test_populated_pages_are_counted_but_never_trapped() -> None:
     recording = record(python(program))
     assert recording.faults_lost == 0
     assert recording.without_trap == recording.argument_pages + 256
-
-
-@pytest.mark.parametrize(
-    "argv", [["ls", "/"], python("import json, re, subprocess; subprocess.run(['true'])")]
-)
-def test_what_is_skimmed_is_what_all_records_say(argv: list[str]) -> None:
-    # One decoder passes over minor faults, the other makes an event of each.
-    recording = record(argv, capture_stdout=True)
-    assert recording.maps == [each for each in recording.events if isinstance(each, Mapped)]
-    assert (recording.counted, recording.lost) == (len(recording.faults), 0)
-
-
-def test_one_thread_alone_has_the_records_of_that_thread() -> None:
-    body = touching(400).replace("\n", "\n  ").rstrip()
-    program = (
-        f"import threading\ndef work():\n  {body}\nt = threading.Thread(target=work)\nt.start(); t.join()\n"
-    )
-    recording = record(python(program + touching(300)), alone=True)
-    assert (recording.lost, recording.counted) == (0, len(recording.faults))
-    assert {fault.tid for fault in recording.faults} == {recording.pid}
-    # All of the process but what its second thread touched: the first one's own records are complete.
-    assert recording.counted > 300
-    others = recording.without_trap - recording.argument_pages
-    assert 400 <= others < 600
 
 
 def test_forked_children_are_followed() -> None:

@@ -1,6 +1,6 @@
 """Types of the C extension; the meaning of each function is in the module that wraps it."""
 
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 COMPILER: str
 RUSAGE_SELF: int
@@ -49,6 +49,13 @@ def spawn(
     stop: bool,
     /,
 ) -> tuple[int, object]: ...
+
+OneRun: TypeAlias = tuple[int, tuple[int, int], bytes, int, int, bytes, bytes, int, int]
+
+def run_once(
+    path: bytes, argv: list[bytes], envp: list[bytes], persona: int, stack: int, ring_bytes: int, /
+) -> OneRun: ...
+def skim_records(records: bytes, /) -> tuple[int, int, list[tuple[bytes, int]]]: ...
 def detach(pid: int, /) -> None: ...
 def adopt_orphans(on: bool, /) -> None: ...
 def parse_report(report: bytes, /) -> tuple[int, int, int]: ...

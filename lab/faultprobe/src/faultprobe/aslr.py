@@ -19,21 +19,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from resource import struct_rusage
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from faultprobe import calibration, procfs
-from faultprobe._native import Counters
-from faultprobe.aslrmodel import AslrReport, Model, Observation, Place
+from faultprobe.aslrmodel import AslrReport, Model, Observation, Place, shifts_of
 from faultprobe.calibration import Calibration
 from faultprobe.effects import Counts, explore
 from faultprobe.faultaround import Window, steps_of, unmapped_neighbours
 from faultprobe.faultwindow import fault_around_bytes, fault_around_of
-from faultprobe.launch import Launch, find_program
+from faultprobe.folios import folios_of
+from faultprobe.launch import find_program
 from faultprobe.ledger import elf
 from faultprobe.longerbss import LongerBss
+from faultprobe.onerun import Program, Run, recording_kept_on
 from faultprobe.recorder import Recording, record
 
 SCHEMA_VERSION = 1
@@ -53,9 +53,12 @@ DEFAULT_RUNS = 32
 # Runs at one fixed place show whether they all cost the same; the steered ones, ASLR off too, add to them.
 MOST_FIXED_RUNS = 20
 ATTEMPTS = 10
-# For each processor; room for about 8,000 faults. Making a ring costs time for each of its pages, and one
-# that is too small loses records, which is noticed.
+# Room for about 8,000 faults. Making a ring costs time for each of its pages, and one that is too small loses
+# records, which is noticed.
 RING_BYTES = 256 << 10
+
+
+Ran = TypeVar("Ran", Run, Recording)
 
 
 class NotADemonstration(ValueError):
@@ -98,9 +101,9 @@ def parse_readings(path: str, exit_status: int, output: bytes) -> Readings:
     return Readings([each[0] for each in found], [int(major) + int(minor) for _, major, minor in found])
 
 
-def readings_of(recording: Recording) -> Readings:
-    """The readings of a recorded run with its output captured. Raises NotADemonstration."""
-    return parse_readings(recording.path, recording.exit_status, recording.stdout or b"")
+def readings_of(run: Run | Recording) -> Readings:
+    """The readings of a run with its output captured. Raises NotADemonstration."""
+    return parse_readings(run.path, run.exit_status, run.stdout or b"")
 
 
 def table_pages(architecture: str, page_size: int, huge_size: int = 0) -> int:
@@ -127,56 +130,39 @@ class Examiner:
         self.pages_per_table = pages_per_table
         # The kernel's records name files by their true path.
         self.path = str(Path(find_program(argv[0])).resolve())
+        self._program = Program(argv, padded_environment(0))
         image = elf.read(self.path)
         self.can_move = image is not None and image.is_position_independent
         self.libc: str | None = None
         self.set_aside = 0
 
-    def run(self, *, no_aslr: bool = False, stack_limit: int | None = None, alone: bool = True) -> Recording:
-        """One recorded run that found all pages cached; `alone`: of its first thread, the one that prints.
+    def run(self, *, no_aslr: bool = False, stack_limit: int | None = None) -> Run:
+        """One run, its first thread recorded, that found all pages cached. Raises RunsUnusable."""
+        return self._undisturbed(
+            lambda: self._program.run(no_aslr=no_aslr, stack_limit=stack_limit, ring_bytes=RING_BYTES)
+        )
 
-        Raises RunsUnusable when records were lost.
-        """
-        for _ in range(ATTEMPTS):
-            recording = record(
-                self.argv,
-                environment=padded_environment(0),
-                capture_stdout=True,
-                no_aslr=no_aslr,
-                stack_limit=stack_limit,
-                ring_bytes=RING_BYTES,
-                alone=alone,
-            )
-            if recording.lost:
-                raise RunsUnusable(f"{self.path}: {recording.lost} faults were lost by the recorder")
-            if not self._is_cold(recording.rusage, recording.inherited):
-                return recording
-        raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
-
-    def _is_cold(self, rusage: struct_rusage, inherited: Counters) -> bool:
-        """Whether a run met a page that was not cached or was locked just then: its fault was a major one.
+    def _undisturbed(self, attempt: Callable[[], Ran]) -> Ran:
+        """What `attempt` gives once it met no page that was not cached or was locked just then: the fault of
+        such a one is a major one.
 
         Fault-around passes over such a page too, so nothing is predicted for this run: it is set aside, and
-        the report says how many were.
+        the report says how many were. Raises RunsUnusable when records were lost, or none is left.
         """
-        is_cold = rusage.ru_majflt > inherited.major
-        self.set_aside += is_cold
-        return is_cold
+        for _ in range(ATTEMPTS):
+            ran = attempt()
+            if ran.lost:
+                raise RunsUnusable(f"{self.path}: {ran.lost} faults were lost by the recorder")
+            if ran.own_major == 0:
+                return ran
+            self.set_aside += 1
+        raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
 
     def run_plain(self, argv: Sequence[str], padding: int) -> Plain:
         """One run without recorder, ASLR off, its stack begun lower by `padding` bytes."""
-        for _ in range(ATTEMPTS):
-            with Launch(argv, padded_environment(padding), True, True, None) as launch:
-                launch.go()
-                launch.follow([], _nothing)
-                assert launch.status is not None and launch.rusage is not None
-                status = os.waitstatus_to_exitcode(launch.status)
-                readings = parse_readings(self.path, status, launch.output)
-                if not self._is_cold(launch.rusage, launch.inherited):
-                    return Plain(
-                        launch.stack_start % self.page_size, self._page(launch.heap_start), readings.rises
-                    )
-        raise RunsUnusable(f"{self.path}: major faults in each of {ATTEMPTS} runs")
+        program = Program(argv, padded_environment(padding))
+        run = self._undisturbed(lambda: program.run(no_aslr=True))
+        return Plain(run.stack_start % self.page_size, self._page(run.heap_start), readings_of(run).rises)
 
     def run_confirmed(self, argv: Sequence[str], padding: int = 0) -> Plain:
         """Two runs in a row that say the same: one alone may have been disturbed by other programs."""
@@ -191,16 +177,15 @@ class Examiner:
         """The number of a page modulo a page table."""
         return address // self.page_size % self.pages_per_table
 
-    def place(self, recording: Recording) -> Place:
-        """Where the text and the stack of a run began."""
-        starts: dict[str, int] = {}
-        for mapped in recording.maps:
-            starts[mapped.path] = min(mapped.start, starts.get(mapped.path, mapped.start))
-        self.libc = next((path for path in starts if LIBC.fullmatch(Path(path).name)), None)
+    def place(self, run: Run) -> Place:
+        """Where the text, the stack and the heap of a run began."""
+        return self._place(run.starts, run.stack_start, run.heap_start)
+
+    def _place(self, starts: Mapping[str, int], stack_start: int, heap_start: int) -> Place:
+        self.libc = next((path for path in starts if LIBC.fullmatch(path.rpartition("/")[2])), None)
         libc = None if self.libc is None else self._page(starts[self.libc])
         program = self._page(starts[self.path]) if self.can_move else None
-        heap = self._page(recording.heap_start)
-        return Place(libc, program, recording.stack_start % self.page_size, heap)
+        return Place(libc, program, stack_start % self.page_size, self._page(heap_start))
 
     def stack_effects(self) -> dict[int, Counts]:
         """The rises for a stack that begins anywhere in a page, as differences to no padding.
@@ -247,31 +232,48 @@ class Examiner:
             return alone
         return rises_at
 
+    def _record(self) -> Recording:
+        """One run with all that it did recorded, ASLR off."""
+        return record(
+            self.argv,
+            environment=padded_environment(0),
+            capture_stdout=True,
+            no_aslr=True,
+            ring_bytes=RING_BYTES,
+        )
+
     def calibrate(self) -> Calibration:
         """Records what every prediction is computed from. Sets fault_around_bytes for one run."""
-        scout = record(self.argv, environment=padded_environment(0), capture_stdout=True, no_aslr=True)
+        scout = self._record()
         readings_of(scout)
         files = sorted({mapped.path for mapped in scout.maps if Path(mapped.path).is_file()})
         _read_into_page_cache(files)
         with fault_around_of(self.page_size) as window_bytes:
-            recording = self.run(no_aslr=True, alone=False)
+            recording = self._undisturbed(self._record)
         readings = readings_of(recording)
         total = int(recording.rusage.ru_minflt + recording.rusage.ru_majflt)
         unrecorded = total - len(recording.faults)
         steps = steps_of(recording.events, [count - unrecorded for count in readings.counts], self.page_size)
         window = Window(window_bytes // self.page_size, self.pages_per_table)
-        place = self.place(recording)
+        starts: dict[str, int] = {}
+        for mapped in recording.maps:
+            starts[mapped.path] = min(mapped.start, starts.get(mapped.path, mapped.start))
+        place = self._place(starts, recording.stack_start, recording.heap_start)
+        phases = len(readings.counts) + 1
+        stack, heap, folios = self.stack_effects(), self.heap_effects(), folios_of(files)
         return Calibration(
             program=self.path,
             libc=self.libc,
             headings=readings.headings,
-            phases=len(readings.counts) + 1,
+            phases=phases,
             window=window,
             place=place,
             steps=steps,
-            stack=self.stack_effects(),
-            heap=self.heap_effects(),
+            stack=stack,
+            heap=heap,
             files=files,
+            folios=folios,
+            shifts=shifts_of(steps, phases, window, self.path, folios),
         )
 
     def calibration(self, stored: str | None) -> Calibration:
@@ -287,13 +289,13 @@ class Examiner:
             _read_into_page_cache(found.files)
         return found
 
-    def observe(self, model: Model, recording: Recording) -> Observation:
+    def observe(self, model: Model, run: Run) -> Observation:
         """A run beside what was predicted for its place."""
-        place = self.place(recording)
-        predicted, observed = model.predict(place), readings_of(recording).rises
+        place = self.place(run)
+        predicted, observed = model.predict(place), readings_of(run).rises
         unmapped = None
         if predicted != observed:
-            unmapped = unmapped_neighbours(recording.events, model.window, self.page_size)
+            unmapped = unmapped_neighbours(run.events, model.window, self.page_size)
         return {
             "residue": model.residue(place),
             "program_residue": None if place.program is None else place.program % model.window.pages,
@@ -322,9 +324,10 @@ def examine(argv: Sequence[str], runs: int = DEFAULT_RUNS, stored: str | None = 
     model = calibrated.model()
     predicted = model.table()
     limits = [STEERING_STACK_BYTES + step * page_size for step in range(1, model.window.pages + 1)]
-    steered = [examiner.run(no_aslr=True, stack_limit=limit) for limit in limits]
-    randomized = [examiner.run() for _ in range(runs)]
-    fixed = [examiner.run(no_aslr=True) for _ in range(min(runs, MOST_FIXED_RUNS))]
+    with recording_kept_on():
+        steered = [examiner.run(no_aslr=True, stack_limit=limit) for limit in limits]
+        randomized = [examiner.run() for _ in range(runs)]
+        fixed = [examiner.run(no_aslr=True) for _ in range(min(runs, MOST_FIXED_RUNS))]
     groups = [[examiner.observe(model, each) for each in group] for group in (steered, randomized, fixed)]
     is_one_count = len({tuple(each["observed"]) for each in groups[2]}) == 1
     return {
@@ -354,10 +357,6 @@ def padded_environment(padding: int) -> dict[str, str]:
 
 def _difference(now: Counts, then: Counts) -> Counts:
     return tuple(one - other for one, other in zip(now, then))
-
-
-def _nothing() -> None:
-    """There is no recorder to drain."""
 
 
 def _read_into_page_cache(paths: Sequence[str]) -> None:

@@ -95,6 +95,24 @@ class AslrReport(TypedDict):
     agreed: bool
 
 
+class Shifts(NamedTuple):
+    """The faults of each phase behind the first when the program's own image, and all else that moves, lies
+    so many pages higher than where it was calibrated: for each shift within a page table."""
+
+    own: list[Counts]
+    others: list[Counts]
+
+
+def shifts_of(
+    steps: Sequence[Step], phases: int, window: Window, program: str, folios: Folios = NO_FOLIOS
+) -> Shifts:
+    """What the touches of `program` cost at every shift."""
+    own = [step for step in steps if step.path == program]
+    others = [step for step in steps if step.path not in (program, STACK)]
+    computed = (faults_by_shift(each, phases, window, folios) for each in (own, others))
+    return Shifts(*([_behind_first(counts) for counts in each] for each in computed))
+
+
 class Model:
     """The touches of one program, and what they predict for every place.
 
@@ -109,10 +127,9 @@ class Model:
         phases: int,
         window: Window,
         calibrated: Place,
-        program: str,
         stack: Effects,
         heap: Effects,
-        folios: Folios = NO_FOLIOS,
+        shifts: Shifts,
     ) -> None:
         self.window = window
         self.calibrated = calibrated
@@ -124,10 +141,7 @@ class Model:
         # What the heap cost where it was calibrated is among the other touches.
         nothing = (0,) * (phases - 2)
         self.heap = heap.relative_to(nothing, calibrated.heap)
-        own = [step for step in steps if step.path == program]
-        others = [step for step in steps if step.path not in (program, STACK)]
-        self._own = [_behind_first(each) for each in faults_by_shift(own, phases, window, folios)]
-        self._others = [_behind_first(each) for each in faults_by_shift(others, phases, window, folios)]
+        self._own, self._others = shifts
 
     def predict(self, place: Place) -> Counts:
         """The faults of each phase behind the first for a run at `place`."""
@@ -151,15 +165,20 @@ class Model:
         ]
 
     def _distinct_places(self) -> Iterable[Place]:
-        """Every place of what the residue is of, with one place for each distinct effect of the rest."""
-        everywhere = range(self.window.table_pages)
-        libcs: Sequence[int | None] = [None] if self.calibrated.libc is None else everywhere
-        programs: Sequence[int | None] = [None] if self.calibrated.program is None else everywhere
-        if self.calibrated.libc is not None:
-            effects = {self._own[self._shift(each, self.calibrated.program)]: each for each in programs}
-            programs = list(effects.values())
+        """One place for each residue with each distinct effect that the rest of the place has."""
+        libcs = self._distinct(self._others, self.calibrated.libc, has_residue=True)
+        has_libc = self.calibrated.libc is not None
+        programs = self._distinct(self._own, self.calibrated.program, has_residue=not has_libc)
         stacks, heaps = self.stack.distinct().values(), self.heap.distinct().values()
         return [Place(*each) for each in product(libcs, programs, stacks, heaps)]
+
+    def _distinct(self, effects: Sequence[Counts], then: int | None, has_residue: bool) -> list[int | None]:
+        """A place for each of the effects, and for each residue if the table goes by this one's."""
+        if then is None:
+            return [None]
+        pages = self.window.pages if has_residue else 1
+        everywhere = range(self.window.table_pages)
+        return list({(each % pages, effects[self._shift(each, then)]): each for each in everywhere}.values())
 
     def stack_ranges(self, page_size: int) -> list[StackRange]:
         """What the stack costs by its first byte in a page of `page_size` bytes."""

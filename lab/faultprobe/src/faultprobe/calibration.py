@@ -9,22 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from faultprobe.aslrmodel import Model, Place
+from faultprobe.aslrmodel import Model, Place, Shifts, shifts_of
 from faultprobe.effects import Counts, Effects
 from faultprobe.faultaround import Replaced, Step, Touch, Window
-from faultprobe.folios import folios_of
+from faultprobe.folios import Folios, folios_of
 from faultprobe.jsontext import write
 from faultprobe.version import __version__
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Calibration(NamedTuple):
-    """One program's touches, what the places of stack and heap add, and the files it was made with."""
+    """One program's touches, what the places of stack and heap add, and the files it was made with.
+
+    `shifts` is what the touches cost wherever they lie, with the files in such `folios` in the page cache.
+    """
 
     program: str
     libc: str | None
@@ -36,11 +39,16 @@ class Calibration(NamedTuple):
     stack: dict[int, Counts]
     heap: dict[int, Counts]
     files: list[str]
+    folios: Folios
+    shifts: Shifts
 
     def model(self) -> Model:
         """What it predicts, with its files in the page cache as they are now."""
-        effects, folios = (Effects(self.stack), Effects(self.heap)), folios_of(self.files)
-        return Model(self.steps, self.phases, self.window, self.place, self.program, *effects, folios)
+        folios, shifts = folios_of(self.files), self.shifts
+        if folios != self.folios:
+            shifts = shifts_of(self.steps, self.phases, self.window, self.program, folios)
+        effects = Effects(self.stack), Effects(self.heap)
+        return Model(self.steps, self.phases, self.window, self.place, *effects, shifts)
 
 
 def identity(files: Iterable[str], window_bytes: int) -> dict[str, Any]:
@@ -65,6 +73,7 @@ def store(path: str, calibration: Calibration, window_bytes: int) -> None:
             # A NamedTuple becomes a list, so the two kinds of step are told apart by their length.
             "stack": sorted([place, list(rises)] for place, rises in calibration.stack.items()),
             "heap": sorted([place, list(rises)] for place, rises in calibration.heap.items()),
+            "folios": {path: _bounds(folio_of) for path, folio_of in calibration.folios.items()},
         },
         path,
     )
@@ -91,9 +100,20 @@ def load(path: str, program: str, window_bytes: int) -> Calibration | None:
             {place: tuple(rises) for place, rises in stored["stack"]},
             {place: tuple(rises) for place, rises in stored["heap"]},
             stored["files"],
+            {path: _folio_of(bounds) for path, bounds in stored["folios"].items()},
+            Shifts(*([tuple(counts) for counts in each] for each in stored["shifts"])),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _bounds(folio_of: Mapping[int, range]) -> list[tuple[int, int]]:
+    """The folios of one file, each by its first page and the one behind its last."""
+    return sorted({(folio.start, folio.stop) for folio in folio_of.values()})
+
+
+def _folio_of(bounds: Iterable[Sequence[int]]) -> dict[int, range]:
+    return {page: range(first, end) for first, end in bounds for page in range(first, end)}
 
 
 def _step(fields: Sequence[Any]) -> Step:

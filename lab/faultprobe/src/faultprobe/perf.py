@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from faultprobe import _native, procfs
 from faultprobe.perfrecords import (
@@ -136,14 +135,6 @@ def _detail_works(detail: int) -> bool:
     return works
 
 
-class Skimmed(NamedTuple):
-    """What was mapped, in order of time; faults counted; records that are missing."""
-
-    maps: list[Mapped]
-    counted: int
-    lost: int
-
-
 class NoRecorder:
     """Stands in for a Recorder where the kernel does not let us record: nothing ever happens."""
 
@@ -172,8 +163,7 @@ class Recorder:
 
     With `from_exec` the process must be waiting to exec: the first record is of the new image. `detail`
     asks for what each address led to (see `best_detail`). A process that runs already is followed by the
-    ids of its threads: `pid` and `also`. With `alone` only the thread `pid` is followed, on whichever
-    processor it runs: one ring in place of one for each processor, which is sooner made.
+    ids of its threads: `pid` and `also`.
     Use as a context manager. Raises PerfRefused.
     """
 
@@ -186,7 +176,6 @@ class Recorder:
         user_only: bool = False,
         ring_bytes: int | None = None,
         detail: int = NO_DETAIL,
-        alone: bool = False,
     ) -> None:
         self._descriptors: list[int] = []
         self._rings: list[_native.Ring] = []
@@ -199,7 +188,7 @@ class Recorder:
         self._undecoded: list[tuple[Decoder, bytes]] = []
         self._draining = threading.Lock()
         self._events: list[Event] = []
-        cpus = [ANY_PROCESSOR] if alone else online_cpus()
+        cpus = online_cpus()
         began_ns = time.monotonic_ns()
         first_to_run = (pid, pid) if pid else (os.getpid(), threading.get_native_id())
         sizes = [ring_bytes] if ring_bytes else [_ring_bytes(len(cpus)), UNPRIVILEGED_RING_BYTES]
@@ -299,20 +288,6 @@ class Recorder:
         """Everything so far, in order of time."""
         self.new_events()
         return sorted(self._events, key=lambda event: event.time_ns)
-
-    def skim(self) -> Skimmed:
-        """What a program that has ended has mapped, and how many records are missing, without an event for
-        each fault; those can still be asked for. Nothing may have been asked for before.
-        """
-        self.drain()
-        assert not self._events
-        counted, found, skimmers = self.counted, [], {each: each.skimmer() for each in self._decoders}
-        for decoder, data in self._undecoded:
-            found += skimmers[decoder].decode(data)
-        faults = sum(isinstance(each, Fault) for each in found) + sum(s.skimmed for s in skimmers.values())
-        lost = max(sum(each.lost for each in skimmers.values()), counted - faults)
-        maps = [each for each in found if isinstance(each, Mapped)]
-        return Skimmed(sorted(maps, key=lambda each: each.time_ns), counted, lost)
 
     @property
     def counted(self) -> int:

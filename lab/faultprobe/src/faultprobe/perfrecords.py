@@ -10,9 +10,8 @@ Every other record is the major event's and ends with the trailer of its sample 
 from __future__ import annotations
 
 import os
-import re
 import struct
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple, Union
 
 RECORD_MMAP2, RECORD_LOST, RECORD_COMM, RECORD_EXIT = 10, 2, 3, 4
 RECORD_FORK, RECORD_SAMPLE, RECORD_LOST_SAMPLES, RECORD_SWITCH = 7, 9, 13, 14
@@ -127,7 +126,6 @@ class Decoder:
     ) -> None:
         self.lost = 0
         self.misdated = 0
-        self._settings = (detail, runs, major_ids, mark_ids, began_ns)
         self._latest_ns = began_ns
         self._runs: tuple[int, int] | None = runs
         self._major_ids = major_ids
@@ -135,10 +133,6 @@ class Decoder:
         self._details = struct.Struct("=" + "Q" * detail)
         self._minor_record = struct.Struct(HEADER.format + MINOR.format[1:] + "Q" * detail)
         self._minor_size = self._minor_record.size
-
-    def skimmer(self) -> Skimmer:
-        """A decoder of the same ring that passes over minor faults."""
-        return Skimmer(*self._settings)
 
     def decode(self, data: bytes) -> list[Event]:
         """The events of some whole records."""
@@ -199,28 +193,6 @@ class Decoder:
         details = self._details.unpack_from(data, body + NAMED.size)
         in_kernel = misc & MISC_CPUMODE == MISC_KERNEL
         return Fault(time, pid, tid, ip, address, event_id in self._major_ids, in_kernel, *details)
-
-
-class Skimmer(Decoder):
-    """A decoder that passes over minor faults: it makes no events of them, but counts them in `skimmed`.
-
-    For a program of which one wants to know what was mapped where: most of its records are minor faults.
-    Their times are not looked at.
-    """
-
-    def __init__(self, *settings: Any) -> None:
-        super().__init__(*settings)
-        self.skimmed = 0
-        # Any number of such records in a row, told from others by type and size.
-        kind, size = struct.pack("=I", RECORD_SAMPLE), struct.pack("=H", self._minor_size)
-        record = re.escape(kind) + b".." + re.escape(size) + b".{%d}" % (self._minor_size - HEADER.size)
-        self._minors = re.compile(b"(?:%s)*" % record, re.DOTALL)
-
-    def _minor(self, data: bytes, at: int, found: list[Event]) -> int:
-        matched = self._minors.match(data, at)
-        assert matched is not None
-        self.skimmed += (matched.end() - at) // self._minor_size
-        return matched.end()
 
 
 def _change(kind: int, misc: int, data: bytes, body: int, time: int) -> Event:

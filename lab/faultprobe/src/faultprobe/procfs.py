@@ -61,9 +61,15 @@ def lines(text: bytes) -> list[bytes]:
 
 
 def stat_fields(pid: str) -> list[bytes]:
-    """The fields of /proc/PID/stat behind the program's name, which may be any bytes: number 3 (the state)
-    is the first, see proc_pid_stat(5). Raises OSError when there is no such process."""
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    """The fields of /proc/PID/stat as `fields_of_stat` has them. Raises OSError when there is no such
+    process."""
+    return fields_of_stat(Path(f"/proc/{pid}/stat").read_bytes())
+
+
+def fields_of_stat(text: bytes) -> list[bytes]:
+    """The fields behind the program's name, which may be any bytes: number 3 (the state) is the first, see
+    proc_pid_stat(5)."""
+    return text.rpartition(b")")[2].split()
 
 
 def tracer(pid: str) -> int:

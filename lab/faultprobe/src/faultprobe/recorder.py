@@ -13,26 +13,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from resource import struct_rusage
 from typing import Any, TypedDict
 
 from faultprobe._native import Counters
 from faultprobe.launch import Launch
-from faultprobe.perf import Event, Fault, Mapped, Recorder, Skimmed
+from faultprobe.perf import Event, Fault, Mapped, Recorder
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Recording:
-    """All that one run of a program did to its address space. Counts are faults, times CLOCK_MONOTONIC ns."""
+    """All that one run of a program did to its address space. Counts are faults, times CLOCK_MONOTONIC ns.
+
+    `events` are all records, in order of time; `counted` are the faults that the events counted, `lost` the
+    records that the kernel dropped and the faults that were counted but have no record among them: not 0
+    means the recording must not be used.
+    """
 
     argv: list[str]
     path: str
     pid: int
-    skimmed: Skimmed
+    events: list[Event]
+    counted: int
+    lost: int
     exit_status: int
     inherited: Counters
     rusage: struct_rusage
@@ -40,33 +47,21 @@ class Recording:
     stack_start: int
     heap_start: int
     stdout: bytes | None
-    recorder: Recorder = field(repr=False, compare=False)
-
-    @cached_property
-    def events(self) -> list[Event]:
-        """All records, in order of time: decoded when they are first asked for."""
-        return self.recorder.events()
 
     @cached_property
     def faults(self) -> list[Fault]:
         """One record for each fault, of every thread and descendant, in order of time."""
         return [event for event in self.events if isinstance(event, Fault)]
 
-    @property
+    @cached_property
     def maps(self) -> list[Mapped]:
         """Each mapping as it appeared or changed, in order of time."""
-        return self.skimmed.maps
+        return [event for event in self.events if isinstance(event, Mapped)]
 
     @property
-    def counted(self) -> int:
-        """Faults that the events counted."""
-        return self.skimmed.counted
-
-    @property
-    def lost(self) -> int:
-        """Records that the kernel dropped, faults that were counted but have no record among them: not 0
-        means the recording must not be used."""
-        return self.skimmed.lost
+    def own_major(self) -> int:
+        """Major faults of the program behind its exec."""
+        return self.rusage.ru_majflt - self.inherited.major
 
     @property
     def faults_lost(self) -> int:
@@ -128,28 +123,28 @@ def record(
     stack_limit: int | None = None,
     user_only: bool = False,
     ring_bytes: int | None = None,
-    alone: bool = False,
 ) -> Recording:
     """Runs a program and returns one record for each page fault it took, its threads and children included.
 
     `no_aslr` switches address randomization off for it, `stack_limit` sets its soft stack limit in bytes
     (the kernel lays out mmap below it), `user_only` leaves out faults taken in kernel mode (then an
-    unprivileged user may record), `ring_bytes` is the size of each processor's ring, `alone` records the
-    program's first thread only.
+    unprivileged user may record), `ring_bytes` is the size of each processor's ring.
     Raises FileNotFoundError or PermissionError when the program cannot be run, PerfRefused when the kernel
     does not let us record, OSError for other refusals. The program has ended when this returns.
     """
     with Launch(argv, environment, capture_stdout, no_aslr, stack_limit) as launch:
-        with Recorder(launch.pid, user_only=user_only, ring_bytes=ring_bytes, alone=alone) as recorder:
+        with Recorder(launch.pid, user_only=user_only, ring_bytes=ring_bytes) as recorder:
             launch.go()
             launch.follow(recorder.descriptors, recorder.drain)
-            skimmed = recorder.skim()
+            events, counted, lost = recorder.events(), recorder.counted, recorder.lost
         assert launch.status is not None and launch.rusage is not None
         return Recording(
             argv=list(argv),
             path=launch.path,
             pid=launch.pid,
-            skimmed=skimmed,
+            events=events,
+            counted=counted,
+            lost=lost,
             exit_status=os.waitstatus_to_exitcode(launch.status),
             inherited=launch.inherited,
             rusage=launch.rusage,
@@ -157,5 +152,4 @@ def record(
             stack_start=launch.stack_start,
             heap_start=launch.heap_start,
             stdout=launch.output if capture_stdout else None,
-            recorder=recorder,
         )

@@ -31,6 +31,7 @@ PyAPI_FUNC(PyObject *) _Py_BuildValue_SizeT(const char *, ...);
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/types.h>
 
 /* The two fault counters of getrusage(2), in faults. */
 struct reading {
@@ -52,6 +53,13 @@ static inline int take_reading(int who, struct reading *into)
     into->major = usage.ru_majflt;
     return 0;
 }
+
+/* The mapped ring of a perf event. */
+struct mapped_ring {
+    unsigned char *mapping; /* the control page, then the data; NULL when there is none */
+    size_t page_size;
+    size_t data_bytes;
+};
 
 struct module_state {
     PyTypeObject *counters_type;
@@ -92,7 +100,19 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args);
 PyObject *perf_open_tracepoint(PyObject *module, PyObject *args);
 PyObject *perf_id(PyObject *module, PyObject *args);
 PyObject *perf_redirect(PyObject *module, PyObject *args);
+int open_fault_event(int major, pid_t pid, int cpu, int from_exec, int user_only, int sideband,
+                     unsigned int watermark, int detail);
+int map_ring(struct mapped_ring *ring, int descriptor, size_t data_bytes);
+void unmap_ring(struct mapped_ring *ring);
+size_t waiting_in_ring(const struct mapped_ring *ring);
+void take_from_ring(struct mapped_ring *ring, char *into, size_t length);
 int ring_add_type(PyObject *module);
+
+/* course.c */
+PyObject *run_once(PyObject *module, PyObject *args);
+
+/* skim.c */
+PyObject *skim_records(PyObject *module, PyObject *args);
 
 /* stopwatch.c */
 int stopwatch_add_type(PyObject *module);

@@ -40,28 +40,12 @@ static uint64_t sample_type(int is_named, int detail)
     return type;
 }
 
-/*
- * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
- *
- * One record for each minor (or major) fault of `pid` and of all its later threads and children on
- * `cpu`; with cpu -1 those of the thread `pid` alone, on any: the kernel has no ring for both. A
- * count needs none, and has threads and children on any.
- * from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
- * switches too; only with major, whose records name their event. watermark: bytes in the ring that
- * wake a poller. detail: 1 for the physical address behind the data address, 2 for the size of its
- * page as well, both as they are once the fault is served. Less than 0 is for the benchmark:
- * a record of nothing, or a count and no record.
- */
-PyObject *perf_open(PyObject *module, PyObject *args)
+/* What perf_open does; -1 with errno when the kernel refuses. */
+int open_fault_event(int major, pid_t pid, int cpu, int from_exec, int user_only, int sideband,
+                     unsigned int watermark, int detail)
 {
     struct perf_event_attr attr;
-    int major, pid, cpu, from_exec, user_only, sideband, detail, descriptor;
-    unsigned int watermark;
 
-    (void)module;
-    if (!PyArg_ParseTuple(args, "piipppIi:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
-                          &sideband, &watermark, &detail))
-        return NULL;
     memset(&attr, 0, sizeof attr);
     attr.size = sizeof attr;
     attr.type = PERF_TYPE_SOFTWARE;
@@ -81,7 +65,32 @@ PyObject *perf_open(PyObject *module, PyObject *args)
     /* One clock for all processors, and one a program can read: the records are sorted by it. */
     attr.use_clockid = 1;
     attr.clockid = CLOCK_MONOTONIC;
-    descriptor = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+    return (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+}
+
+/*
+ * perf_open(major, pid, cpu, from_exec, user_only, sideband, watermark, detail) -> descriptor
+ *
+ * One record for each minor (or major) fault of `pid` and of all its later threads and children on
+ * `cpu`; with cpu -1 those of the thread `pid` alone, on any: the kernel has no ring for both. A
+ * count needs none, and has threads and children on any.
+ * from_exec: count nothing before the next exec. sideband: mappings, names, forks, exits and
+ * switches too; only with major, whose records name their event. watermark: bytes in the ring that
+ * wake a poller. detail: 1 for the physical address behind the data address, 2 for the size of its
+ * page as well, both as they are once the fault is served. Less than 0 is for the benchmark:
+ * a record of nothing, or a count and no record.
+ */
+PyObject *perf_open(PyObject *module, PyObject *args)
+{
+    int major, pid, cpu, from_exec, user_only, sideband, detail, descriptor;
+    unsigned int watermark;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "piipppIi:perf_open", &major, &pid, &cpu, &from_exec, &user_only,
+                          &sideband, &watermark, &detail))
+        return NULL;
+    descriptor =
+        open_fault_event(major, pid, cpu, from_exec, user_only, sideband, watermark, detail);
     if (descriptor < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     return PyLong_FromLong(descriptor);
@@ -193,10 +202,59 @@ PyObject *perf_redirect(PyObject *module, PyObject *args)
 }
 
 struct ring {
-    PyObject_HEAD unsigned char *mapping; /* the control page, then the data; NULL once closed */
-    size_t page_size;
-    size_t data_bytes;
+    PyObject_HEAD struct mapped_ring is;
 };
+
+/* Maps the ring of an event, with `data_bytes` for records; -1 with errno. */
+int map_ring(struct mapped_ring *ring, int descriptor, size_t data_bytes)
+{
+    void *mapping;
+
+    ring->page_size = (size_t)sysconf(_SC_PAGESIZE);
+    ring->data_bytes = data_bytes;
+    mapping =
+        mmap(NULL, ring->page_size + data_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    ring->mapping = mapping != MAP_FAILED ? mapping : NULL;
+    return ring->mapping != NULL ? 0 : -1;
+}
+
+void unmap_ring(struct mapped_ring *ring)
+{
+    if (ring->mapping != NULL)
+        munmap(ring->mapping, ring->page_size + ring->data_bytes);
+    ring->mapping = NULL;
+}
+
+/*
+ * How many bytes the kernel has written that nobody took yet.
+ * The head is 64 bits wide and only grows; read twice, so that a 32-bit machine cannot see half of
+ * a store.
+ */
+size_t waiting_in_ring(const struct mapped_ring *ring)
+{
+    volatile struct perf_event_mmap_page *control = (void *)ring->mapping;
+    uint64_t head;
+
+    do {
+        head = control->data_head;
+    } while (head != control->data_head);
+    __sync_synchronize();
+    return (size_t)(head - control->data_tail);
+}
+
+/* Copies that many bytes of those to `into`, and gives their room back. */
+void take_from_ring(struct mapped_ring *ring, char *into, size_t length)
+{
+    volatile struct perf_event_mmap_page *control = (void *)ring->mapping;
+    const unsigned char *data = ring->mapping + ring->page_size;
+    size_t offset = (size_t)(control->data_tail & (ring->data_bytes - 1));
+    size_t first = length < ring->data_bytes - offset ? length : ring->data_bytes - offset;
+
+    memcpy(into, data + offset, first);
+    memcpy(into + first, data, length - first);
+    __sync_synchronize();
+    control->data_tail += length;
+}
 
 static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -214,19 +272,14 @@ static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     ring = (struct ring *)allocate(type, 0);
     if (ring == NULL)
         return NULL;
-    ring->page_size = (size_t)sysconf(_SC_PAGESIZE);
-    ring->data_bytes = (size_t)data_bytes;
-    ring->mapping = NULL;
+    ring->is.mapping = NULL;
     if (data_bytes <= 0 || (data_bytes & (data_bytes - 1)) != 0 ||
-        (size_t)data_bytes < ring->page_size) {
+        data_bytes < (Py_ssize_t)sysconf(_SC_PAGESIZE)) {
         PyErr_SetString(PyExc_ValueError, "a ring is a power of two of bytes, at least one page");
         Py_DECREF(ring);
         return NULL;
     }
-    ring->mapping = mmap(NULL, ring->page_size + ring->data_bytes, PROT_READ | PROT_WRITE,
-                         MAP_SHARED, descriptor, 0);
-    if (ring->mapping == MAP_FAILED) {
-        ring->mapping = NULL;
+    if (map_ring(&ring->is, descriptor, (size_t)data_bytes) != 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         Py_DECREF(ring);
         return NULL;
@@ -234,66 +287,39 @@ static PyObject *ring_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     return (PyObject *)ring;
 }
 
-static void ring_unmap(struct ring *ring)
-{
-    if (ring->mapping != NULL)
-        munmap(ring->mapping, ring->page_size + ring->data_bytes);
-    ring->mapping = NULL;
-}
-
 static void ring_dealloc(PyObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
 
-    ring_unmap((struct ring *)self);
+    unmap_ring(&((struct ring *)self)->is);
     release(self);
     Py_DECREF(type);
 }
 
-/*
- * drain() -> everything the kernel wrote since the last call, and gives the room back.
- * The head is 64 bits wide and only grows; read twice, so that a 32-bit machine cannot see half of
- * a store.
- */
+/* drain() -> everything the kernel wrote since the last call, and gives the room back. */
 static PyObject *ring_drain(PyObject *self, PyObject *unused)
 {
-    struct ring *ring = (struct ring *)self;
-    volatile struct perf_event_mmap_page *control = (void *)ring->mapping;
-    const unsigned char *data = ring->mapping + ring->page_size;
-    uint64_t head, tail;
-    size_t available, offset, first;
+    struct mapped_ring *ring = &((struct ring *)self)->is;
     PyObject *records;
-    char *into;
+    size_t available;
 
     (void)unused;
     if (ring->mapping == NULL) {
         PyErr_SetString(PyExc_ValueError, "the ring is closed");
         return NULL;
     }
-    do {
-        head = control->data_head;
-    } while (head != control->data_head);
-    __sync_synchronize();
-    tail = control->data_tail;
-    available = (size_t)(head - tail);
+    available = waiting_in_ring(ring);
     records = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)available);
-    if (records == NULL)
-        return NULL;
-    into = PyBytes_AsString(records);
-    offset = (size_t)(tail & (ring->data_bytes - 1));
-    first = available < ring->data_bytes - offset ? available : ring->data_bytes - offset;
-    memcpy(into, data + offset, first);
-    memcpy(into + first, data, available - first);
-    __sync_synchronize();
-    control->data_tail = head;
+    if (records != NULL)
+        take_from_ring(ring, PyBytes_AsString(records), available);
     return records;
 }
 
 static PyObject *ring_close(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    ring_unmap((struct ring *)self);
+    unmap_ring(&((struct ring *)self)->is);
     Py_RETURN_NONE;
 }
 

@@ -8,11 +8,12 @@
  * pay for each page it touches, and so would the parent: for every program that is started, more
  * faults than many a program takes itself.
  */
-#include "native.h"
+#include "native.h" /* first: Python.h sets macros that the libc looks at */
+
+#include "spawn.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,37 +22,12 @@
 #include <sys/ptrace.h>
 #include <unistd.h>
 
-struct plan {
-    const char *path;
-    char **argv;
-    char **envp;
-    int descriptors[3]; /* standard input, output and error of the program */
-    long persona;       /* -1: as the parent */
-    long long stack;    /* soft limit of the stack in bytes, -1: as the parent */
-    int go, report;
-    pid_t parent;
-    int stop;      /* stop at the first instruction of the program, until detached */
-    sigset_t mask; /* signals that the program is to find blocked: those of the parent */
-};
-
 /*
  * What the child works with until exec, in one mapping: its stack, and above it the plan and its
  * strings. The capsule of this name that spawn returns unmaps it.
  */
 #define MEMORY "faultprobe._native.spawn"
 #define STACK_BYTES ((size_t)64 << 10)
-
-struct memory {
-    size_t length;
-    struct plan plan;
-    /* The pointers of argv and envp, then all the characters. */
-};
-
-/* What the child tells: first its counters, then, when exec failed, the reason. */
-struct report {
-    struct reading inherited;
-    int failed_errno;
-};
 
 /*
  * A handler would run in this process on the parent's variables: the program gets the default, as
@@ -104,6 +80,15 @@ static int apply(const struct plan *plan)
     return 0;
 }
 
+/* Leaves the report where the parent finds it; -1 when that was the pipe and nobody reads there. */
+static int tell(struct memory *memory, const struct report *report)
+{
+    int into = memory->plan.report;
+
+    memory->report = *report;
+    return into < 0 || write(into, report, sizeof *report) == (ssize_t)sizeof *report ? 0 : -1;
+}
+
 /*
  * The child's side. Between the reading and the new image nothing may fault: execve's own text is
  * entered once before (an empty path is refused before anything is allocated), and so is write's;
@@ -116,14 +101,15 @@ static int apply(const struct plan *plan)
  */
 static int run_child(void *argument)
 {
-    const struct plan *plan = argument;
+    struct memory *memory = argument;
+    const struct plan *plan = &memory->plan;
     struct report report;
     char byte;
 
     memset(&report, 0, sizeof report);
     if (apply(plan) != 0)
         goto failed;
-    if (write(plan->report, "", 0) != 0 || read(plan->go, &byte, 1) != 1)
+    if ((plan->report >= 0 && write(plan->report, "", 0) != 0) || read(plan->go, &byte, 1) != 1)
         _exit(126);
     execve("", plan->argv, plan->envp);
     prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0);
@@ -133,15 +119,20 @@ static int run_child(void *argument)
         goto failed;
     for (int round = 0; round < 2; round++)
         take_reading(RUSAGE_SELF, &report.inherited);
-    if (write(plan->report, &report, sizeof report) != (ssize_t)sizeof report)
+    if (tell(memory, &report) != 0)
         _exit(126);
     execve(plan->path, plan->argv, plan->envp);
 failed:
     report.failed_errno = errno;
     /* Nobody can be told when this fails too; the exit status still says that nothing was run. */
-    if (write(plan->report, &report, sizeof report) != (ssize_t)sizeof report)
+    if (tell(memory, &report) != 0)
         _exit(126);
     _exit(127);
+}
+
+void free_memory(struct memory *memory)
+{
+    munmap((char *)memory - STACK_BYTES, STACK_BYTES + memory->length);
 }
 
 static void unmap(PyObject *capsule)
@@ -149,7 +140,7 @@ static void unmap(PyObject *capsule)
     struct memory *memory = PyCapsule_GetPointer(capsule, MEMORY);
 
     if (memory != NULL)
-        munmap((char *)memory - STACK_BYTES, STACK_BYTES + memory->length);
+        free_memory(memory);
 }
 
 /* Adds up what a list of bytes objects needs: its pointers, and its characters. -1: exception. */
@@ -226,6 +217,13 @@ static struct memory *make_memory(const struct plan *plan, PyObject *argv, PyObj
     return memory;
 }
 
+/* See spawn.h. */
+pid_t start_child(const struct plan *plan, PyObject *argv, PyObject *envp, struct memory **memory)
+{
+    *memory = make_memory(plan, argv, envp);
+    return *memory != NULL ? clone(run_child, *memory, CLONE_VM | SIGCHLD, *memory) : -1;
+}
+
 /*
  * spawn(path, argv, envp, (stdin, stdout, stderr), persona, stack, go, report, stop)
  *     -> (pid, memory)
@@ -256,8 +254,7 @@ PyObject *spawn(PyObject *module, PyObject *args)
     /* The child begins with all signals blocked. On Linux the mask is the calling thread's; the
        function with its name is in libpthread alone before glibc 2.32. */
     sigprocmask(SIG_SETMASK, &all, &plan.mask);
-    memory = make_memory(&plan, argv, envp);
-    pid = memory != NULL ? clone(run_child, memory, CLONE_VM | SIGCHLD, &memory->plan) : -1;
+    pid = start_child(&plan, argv, envp, &memory);
     saved = errno;
     sigprocmask(SIG_SETMASK, &plan.mask, NULL);
     if (memory == NULL)
