@@ -8,7 +8,7 @@ from faultprobe.ledger.elf import EM_ARM, SHT_SYMTAB, STT_FUNC, Elf, Symbol
 
 EM_386 = 3
 HEADER_BYTES, SECTION_BYTES = 52, 40
-NAMES = b"\0main\0_start\0"
+NAMES = b"\0main\0_start\0$t\0_IO_puts\0puts\0"
 
 
 def program(machine: int, entry: int, functions: dict[bytes, int]) -> bytes:
@@ -42,3 +42,36 @@ def test_elsewhere_code_may_begin_at_an_odd_address() -> None:
     assert (parsed.entry, parsed.starts_in_thumb) == (0x1005, False)
     assert parsed.address_of_symbol("_start") == Symbol(0x1005, 16, "_start", False)
     assert parsed.symbol_at(0x1004) is None
+
+
+def test_of_several_names_at_one_address_the_shortest() -> None:
+    for names in ((b"_IO_puts", b"puts"), (b"puts", b"_IO_puts")):
+        parsed = Elf(program(EM_386, 0x1000, dict.fromkeys(names, 0x3000)))
+        assert parsed.symbol_at(0x300F) == "puts"
+        assert parsed.address_of_symbol("puts") == Symbol(0x3000, 16, "puts")
+        assert parsed.address_of_symbol("_IO_puts") is None
+        assert parsed.symbol_at(0x3010) is None
+
+
+def test_what_marks_code_for_disassemblers_is_no_function() -> None:
+    parsed = Elf(program(EM_ARM, 0x1000, {b"$t": 0x2000, b"main": 0x2004}))
+    assert [parsed.symbol_at(address) for address in (0x2000, 0x2004)] == [None, "main"]
+    assert parsed.address_of_symbol("$t") is None
+    # The end of a longer name is no name.
+    assert parsed.address_of_symbol("ain") is None
+
+
+def test_a_damaged_table_has_the_names_before_the_damage() -> None:
+    whole = program(EM_386, 0x1000, {b"main": 0x2000, b"puts": 0x3000})
+    at = (NAMES.index(b"\0puts\0") + 1).to_bytes(4, "little")
+    damaged = Elf(whole.replace(at + b"\0\x30", b"\xff\xff\0\0\0\x30"))
+    assert [damaged.symbol_at(address) for address in (0x2000, 0x3000)] == ["main", None]
+    assert Elf(whole[:-SECTION_BYTES]).symbol_at(0x2000) is None
+
+
+def test_a_name_without_an_end_is_none() -> None:
+    whole = program(EM_386, 0x1000, {b"main": 0x2000, b"puts": 0x3000})
+    at = (NAMES.index(b"\0puts\0") + 1).to_bytes(4, "little")
+    behind = len(whole) - HEADER_BYTES
+    damaged = Elf(whole.replace(at + b"\0\x30", behind.to_bytes(4, "little") + b"\0\x30") + b"endless")
+    assert [damaged.symbol_at(address) for address in (0x2000, 0x3000)] == ["main", None]

@@ -249,3 +249,64 @@ def test_a_page_of_exec_s_that_no_fork_touched_is_touched_again() -> None:
     mapped.pages.populating = (START * PAGE, (START + 64) * PAGE)
     mapped.look({9: FRAME}, OWN_PAGE)
     assert mapped.fault(9, FRAME, time_ns=3).cause == causes.POPULATED_AGAIN
+
+
+@pytest.mark.parametrize("maps_whole_folios", [True, False])
+def test_a_window_cut_at_the_start_of_the_mapping_is_as_large_as_others(maps_whole_folios: bool) -> None:
+    mapped = Mapped(maps_whole_folios=maps_whole_folios)
+    finding = mapped.fault(3, FRAME + 0x900)
+    # It would begin eight pages before the mapping: pages 0 to 15 are tried, in whatever frames they are.
+    assert mapped.look({at: FRAME + 64 * at + 3 for at in range(18) if at != 3}) == 2
+    assert finding.neighbours == 15
+
+
+def test_a_folio_says_nothing_of_the_larger_block_that_begins_with_it() -> None:
+    mapped = Mapped()
+    finding = mapped.fault(8, FRAME + 8)
+    # Pages 0 to 15 are a folio; page 33 would be of one with the window only if 0 to 63 were.
+    assert mapped.look({**{at: FRAME + at for at in range(24)}, 33: FRAME + 33}) == 1
+    assert finding.neighbours == 23
+
+
+def test_a_folio_of_a_later_fault_takes_nothing_from_an_earlier_window() -> None:
+    mapped = Mapped()
+    first = mapped.fault(12, FRAME + 12)
+    later = mapped.fault(34, FRAME + 34)
+    mapped.look({at: FRAME + at for at in range(16, 40)})
+    assert (first.neighbours, later.neighbours) == (16, 7)
+
+
+def test_a_folio_is_aligned_to_its_own_size_in_memory() -> None:
+    mapped = Mapped()
+    mapped.fault(12, FRAME + 0x100 + 12)
+    # Frames that follow each other, but at a multiple of two only.
+    assert mapped.look({**{at: FRAME + 0x100 + at for at in range(8, 16)}, **folio(16, 16, FRAME + 2)}) == 8
+
+
+def test_each_page_is_of_the_mapping_that_holds_it() -> None:
+    mapped = Mapped(path="")
+    behind = Mapping((START + 70) * PAGE, (START + 72) * PAGE, "r--p", 0, "/a/file")
+    own = Mapping(START * PAGE, (START + 64) * PAGE, "rw-p", 0, "")
+    mapped.pages.space.load([own, behind])
+    anonymous, file = mapped.fault(9, FRAME + 0x91), mapped.fault(71, FRAME + 0x30)
+    entries = {
+        START + 9: OWN_PAGE | FRAME + 0x91,
+        START + 66: OWN_PAGE | FRAME,
+        START + 70: FILE_PAGE | FRAME,
+        START + 67: OWN_PAGE | FRAME,
+        START + 10: OWN_PAGE | FRAME + 0x93,
+    }
+    mapped.pages.look(Snapshot(2, 0, frozenset(page // CHUNK_PAGES for page in entries), entries))
+    # What is mapped between the two is nobody's, the last page no fault's.
+    assert (anonymous.neighbours, file.neighbours, mapped.pages.unexplained) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("is_there", "cause"), [(True, causes.UPGRADE), (False, causes.FILE_FIRST)])
+def test_a_child_has_no_pages_that_fork_left_out(is_there: bool, cause: str) -> None:
+    mapped = Mapped()
+    mapped.fault(3, FRAME + 3)
+    mapped.look({3: FRAME + 3})
+    mapped.pages = mapped.pages.fork(1)
+    there = {START + 3: FILE_PAGE | FRAME + 3} if is_there else {}
+    mapped.pages.look(Snapshot(2, 1, frozenset({START // CHUNK_PAGES}), there))
+    assert mapped.fault(3, FRAME + 3, time_ns=3).cause == cause

@@ -32,7 +32,7 @@ from faultprobe.ledger.journal import (
 from faultprobe.ledger.makers import History, LastMap
 from faultprobe.ledger.pagemap import Snapshot
 from faultprobe.ledger.pages import Machine, Pages
-from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Place, Symbolizer, place_of
+from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Names, Place
 from faultprobe.ledger.space import PAGE, Space
 from faultprobe.perf import Event, Fault, Forked, Named, Reached
 
@@ -125,9 +125,10 @@ class _Walk:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.account = Account(entry=journal.entry, main=journal.main)
-        self.symbolizer = Symbolizer()
         self.machine = _machine(journal)
-        self.pages: dict[int, Pages] = {0: self._new_pages(0)}
+        self.pages: dict[int, Pages] = {}
+        self.names: dict[int, Names] = {}
+        self._add(Pages(0, Space(), self.machine))
         self.space_of: dict[int, int] = {journal.pid: 0}
         self.parents: dict[int, int] = {journal.pid: 0}
         self.loaders: dict[int, str] = {}
@@ -209,7 +210,7 @@ class _Walk:
         self.parents[pid] = born.parent_pid
         parent = self.pages[self.space_of.get(born.parent_pid, 0)]
         if born.is_copy:
-            self.pages[born.space] = parent.fork(born.space)
+            self._add(parent.fork(born.space))
             self.history.copied(self.pages[born.space], parent, born.time_ns)
             self.loaders[born.space] = self.loaders.get(parent.number, "")
             self.programs[born.space] = self.programs.get(parent.number, "")
@@ -221,10 +222,10 @@ class _Walk:
         self.space_of[pid] = born.space
 
     def _executing(self, executed: Executed, alone_ns: int) -> None:
-        pages = self._new_pages(executed.space)
+        pages = Pages(executed.space, Space(), self.machine)
         pages.space.load(executed.mappings)
         pages.space.program_break = executed.program_break
-        self.pages[executed.space] = pages
+        self._add(pages)
         self.space_of[executed.pid] = executed.space
         if executed.is_secure:
             self.unseen.add(executed.pid)
@@ -249,26 +250,27 @@ class _Walk:
             # What the snapshot at the end of exec shows there without a record are the arguments' pages.
             pages.populating = (stack.start, stack.end)
 
-    def _new_pages(self, number: int) -> Pages:
-        return Pages(number, Space(), self.machine)
+    def _add(self, pages: Pages) -> None:
+        self.pages[pages.number] = pages
+        self.names[pages.number] = Names(pages.space)
 
     # Faults and calls
 
     def _fault(self, fault: Fault) -> None:
         self.record_times[fault.tid].append(fault.time_ns)
-        number = self.space_of.get(fault.pid)
-        pages = self.pages[number] if number is not None else self.pages[0]
-        space = pages.space
-        piece = space.find(fault.address)
+        number = self.space_of.get(fault.pid, 0)
+        pages, names = self.pages[number], self.names[number]
+        piece = pages.space.find(fault.address)
         is_growth = False
         if piece is None:
-            piece = space.grow(fault.address)
+            piece = pages.space.grow(fault.address)
             is_growth = piece is not None
-        place = Place(UNKNOWN, "") if piece is None else place_of(space, piece, fault.address)
-        code = self.symbolizer.code_of(space, fault.instruction, fault.in_kernel)
-        finding = Finding(fault, pages.number, piece, place, code)
-        finding.is_growth = is_growth
-        if self._is_relocating(pages.number, place, code):
+        place = Place(UNKNOWN, "") if piece is None else names.place_of(piece, fault.address)
+        code = names.code_of(fault.instruction, fault.in_kernel)
+        finding = Finding(fault, number, piece, place, code)
+        if is_growth:
+            finding.is_growth = True
+        if self._is_relocating(number, place, code):
             finding.is_relocation = True
         pages.take(finding)
         self.account.findings.append(finding)
@@ -294,7 +296,7 @@ class _Walk:
             pages.space.apply(call)
         if call.counts_left != call.counts_entered:
             pages.populating = calls.range_populated(call.name, call.args, call.result)
-            code = self.symbolizer.code_of(pages.space, call.instruction, False)
+            code = self.names[call.space].code_of(call.instruction, False)
             rise = call.counts_left - call.counts_entered
             faults = self._without_record(call.pid, call.tid, call.entered_ns, call.time_ns, rise)
             if faults:

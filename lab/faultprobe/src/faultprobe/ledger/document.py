@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
-from faultprobe.ledger import causes, spread
+from faultprobe.ledger import spread
 from faultprobe.ledger.account import Account, Process, Untrapped
 from faultprobe.ledger.calls import PAGE
 from faultprobe.ledger.findings import Finding
@@ -15,9 +16,6 @@ from faultprobe.ledger.schema import (
     SCHEMA_VERSION,
     TOP_PAGES,
     Attached,
-    BillLine,
-    CauseLine,
-    CodeLine,
     FaultLine,
     ImageLine,
     Ledger,
@@ -33,13 +31,15 @@ from faultprobe.ledger.schema import (
     Verdict,
 )
 from faultprobe.ledger.stages import EXEC, LIBC, LOADER, PROGRAM, Stages
+from faultprobe.ledger.tally import Group, Tally, bill_lines, cause_lines, code_lines, faults_of
 from faultprobe.ledger.walks import PhaseFaults, phase_faults
 
 
 def of_windows(journal: Journal, account: Account, windows: Sequence[Window], tid: int) -> MeasuredLedger:
     """The ledger of a few phases of one process, or of one thread of it (`tid`, 0 for all)."""
     stages = Stages(account)
-    phases = [_phase(journal, account, each, tid, stages) for each in windows]
+    tally = Tally(account, stages)
+    phases = [_phase(journal, account, each, tid, tally, stages) for each in windows]
     reasons = _lost(journal)
     is_valid, is_complete = not reasons, journal.level == FULL
     reasons += _not_seen(journal) + _unbalanced(phases)
@@ -59,10 +59,17 @@ def faults_of_windows(
     journal: Journal, account: Account, windows: Sequence[Window], tid: int
 ) -> list[PhaseFaults]:
     """Each single fault of a few phases, in order of time."""
-    return [
-        phase_faults(each.name, each.start[2], _findings_in(journal, account, each, tid), PAGE)
-        for each in windows
-    ]
+    times = [each.fault.time_ns for each in account.findings]
+    told = []
+    for each in windows:
+        first, end = bisect_right(times, each.start[2]), bisect_right(times, each.end[2])
+        findings = [
+            finding
+            for finding in account.findings[first:end]
+            if _is_whose(finding.fault.pid, finding.fault.tid, journal, tid)
+        ]
+        told.append(phase_faults(each.name, each.start[2], findings, PAGE))
+    return told
 
 
 def _unbalanced(phases: Iterable[PhaseLedger]) -> list[str]:
@@ -88,37 +95,34 @@ def _windows(journal: Journal) -> list[Window]:
     return windows
 
 
-def _phase(journal: Journal, account: Account, window: Window, tid: int, stages: Stages) -> PhaseLedger:
+def _phase(
+    journal: Journal, account: Account, window: Window, tid: int, tally: Tally, stages: Stages
+) -> PhaseLedger:
     start_ns, end_ns = window.start[2], window.end[2]
-    findings = _findings_in(journal, account, window, tid)
+    counted = [
+        (kind, count)
+        for kind, count in tally.between(start_ns, end_ns)
+        if _is_whose(kind.pid, kind.tid, journal, tid)
+    ]
     untrapped = [
         each
         for each in account.untrapped
         if start_ns < each.time_ns <= end_ns and _is_whose(each.pid, each.tid, journal, tid)
     ]
-    without = sum(each.faults for each in untrapped)
+    recorded, without = faults_of(counted), sum(each.faults for each in untrapped)
     minor, major = window.end[0] - window.start[0], window.end[1] - window.start[1]
     return {
         "name": window.name,
         "rise_minor": minor,
         "rise_major": major,
-        "recorded": len(findings),
+        "recorded": recorded,
         "untrapped_faults": without,
-        "residual": minor + major - len(findings) - without,
-        "causes": cause_lines(findings, untrapped, journal.level),
-        "bill": bill_lines(findings, stages),
-        "code": code_lines(findings),
+        "residual": minor + major - recorded - without,
+        "causes": cause_lines(counted, untrapped, journal.level),
+        "bill": bill_lines(counted),
+        "code": code_lines(counted),
         "untrapped": [_untrapped_line(each, stages) for each in untrapped],
     }
-
-
-def _findings_in(journal: Journal, account: Account, window: Window, tid: int) -> list[Finding]:
-    start_ns, end_ns = window.start[2], window.end[2]
-    return [
-        each
-        for each in account.findings
-        if start_ns < each.fault.time_ns <= end_ns and _is_whose(each.fault.pid, each.fault.tid, journal, tid)
-    ]
 
 
 def _is_whose(pid: int, tid: int, journal: Journal, wanted: int) -> bool:
@@ -128,10 +132,11 @@ def _is_whose(pid: int, tid: int, journal: Journal, wanted: int) -> bool:
 def of_trace(journal: Journal, account: Account, exit_status: int | None, with_faults: bool) -> Ledger:
     """The ledger of a traced program; `with_faults` adds a line for each single fault."""
     stages = Stages(account)
-    images = _images(journal, account, stages)
+    tally = Tally(account, stages)
+    images = _images(journal, account, tally, stages.knows_main)
     phases = None
     if journal.phase_call:
-        phases = [_phase(journal, account, each, 0, stages) for each in _windows(journal)]
+        phases = [_phase(journal, account, each, 0, tally, stages) for each in _windows(journal)]
     return {
         "schema_version": SCHEMA_VERSION,
         "argv": journal.argv,
@@ -148,79 +153,19 @@ def of_trace(journal: Journal, account: Account, exit_status: int | None, with_f
         "start_up": _start_up(journal, images),
         "images": images,
         "phases": phases,
-        "causes": cause_lines(account.findings, account.untrapped, journal.level),
-        "bill": bill_lines(account.findings, stages),
-        "code": code_lines(account.findings),
+        "causes": cause_lines(tally.all, account.untrapped, journal.level),
+        "bill": bill_lines(tally.all),
+        "code": code_lines(tally.all),
         "untrapped": [_untrapped_line(each, stages) for each in account.untrapped],
-        "processes": _process_lines(journal, account),
-        "threads": _thread_lines(journal, account),
-        "top_pages": _page_lines(account),
+        "processes": _process_lines(journal, account, tally),
+        "threads": _thread_lines(journal, account, tally),
+        "top_pages": _page_lines(account, tally),
         "timeline": spread.timeline(journal, account),
         "unexplained_pages": account.unexplained_pages,
         "map_disagreements": account.map_disagreements,
         "resident": _resident_lines(account) if journal.level == COUNTERS else None,
         "faults": [_fault_line(each, stages) for each in account.findings] if with_faults else None,
     }
-
-
-def cause_lines(
-    findings: Iterable[Finding], untrapped: Iterable[Untrapped], level: str = FULL
-) -> list[CauseLine]:
-    """Faults by cause, those without a trap included: their sum is what the counters must have risen by."""
-    faults: Counter[str] = Counter()
-    major: Counter[str] = Counter()
-    neighbours: Counter[str] = Counter()
-    for finding in findings:
-        faults[finding.cause] += 1
-        major[finding.cause] += finding.fault.is_major
-        neighbours[finding.cause] += finding.neighbours
-    for each in untrapped:
-        faults[spread.cause_without_trap(each, level)] += each.faults
-    return [
-        {
-            "cause": cause,
-            "title": causes.TITLES[cause],
-            "faults": count,
-            "major": major[cause],
-            "neighbours": neighbours[cause],
-        }
-        for cause, count in faults.most_common()
-    ]
-
-
-def bill_lines(findings: Iterable[Finding], stages: Stages) -> list[BillLine]:
-    """Faults by stage, object, kind and cause."""
-    faults: Counter[tuple[str, str, str, str, int]] = Counter()
-    major: Counter[tuple[str, str, str, str, int]] = Counter()
-    neighbours: Counter[tuple[str, str, str, str, int]] = Counter()
-    for finding in findings:
-        stage = stages.of(finding.fault.pid, finding.fault.time_ns)
-        key = stage, finding.place.object, finding.place.kind, finding.cause, finding.order
-        faults[key] += 1
-        major[key] += finding.fault.is_major
-        neighbours[key] += finding.neighbours
-    return [
-        {
-            "stage": key[0],
-            "object": key[1],
-            "kind": key[2],
-            "cause": key[3],
-            "order": key[4],
-            "faults": count,
-            "major": major[key],
-            "neighbours": neighbours[key],
-        }
-        for key, count in faults.most_common()
-    ]
-
-
-def code_lines(findings: Iterable[Finding]) -> list[CodeLine]:
-    """Faults by the function that took them."""
-    counts = Counter(finding.code for finding in findings)
-    return [
-        {"object": code.object, "symbol": code.symbol, "faults": count}
-        for code, count in counts.most_common()
-    ]
 
 
 def _verdict(journal: Journal, account: Account, phases: Iterable[PhaseLedger]) -> Verdict:
@@ -287,15 +232,16 @@ def _totals(processes: Sequence[Process]) -> Totals:
     }
 
 
-def _images(journal: Journal, account: Account, stages: Stages) -> list[ImageLine]:
+def _images(journal: Journal, account: Account, tally: Tally, knows_main: bool) -> list[ImageLine]:
     lines: list[ImageLine] = []
     for number, image in enumerate(account.images):
-        own = [each for each in account.findings if each.fault.pid == image.pid]
         without = [each for each in account.untrapped if each.pid == image.pid]
-        counts = Counter(
-            stages.of(each.fault.pid, each.fault.time_ns) for each in own if each.address_space == image.space
-        )
-        before = sum(each.fault.time_ns < image.entered_ns for each in own)
+        counts: Counter[str] = Counter()
+        for kind, count in tally.all:
+            if (kind.pid, kind.address_space) == (image.pid, image.space):
+                counts[kind.stage] += count
+        earlier = tally.between(-1, image.entered_ns - 1)
+        before = faults_of(each for each in earlier if each[0].pid == image.pid)
         before += sum(each.faults for each in without if each.time_ns < image.entered_ns)
         if image.pid == journal.pid:
             before += journal.inherited_minor + journal.inherited_major
@@ -308,7 +254,7 @@ def _images(journal: Journal, account: Account, stages: Stages) -> list[ImageLin
                 "exec": counts[EXEC],
                 "exec_untrapped": sum(at_exec),
                 "loader": counts[LOADER],
-                "libc": counts[LIBC] if stages.knows_main and number == 0 else None,
+                "libc": counts[LIBC] if knows_main and number == 0 else None,
                 "program": counts[PROGRAM],
             }
         )
@@ -344,8 +290,9 @@ def _untrapped_line(each: Untrapped, stages: Stages) -> UntrappedLine:
     }
 
 
-def _process_lines(journal: Journal, account: Account) -> list[ProcessLine]:
-    recorded, untrapped = spread.by_process(account)
+def _process_lines(journal: Journal, account: Account, tally: Tally) -> list[ProcessLine]:
+    recorded = tally.apart(lambda kind: kind.pid)
+    untrapped = _untrapped_apart(account, lambda each: each.pid)
     return [
         {
             "pid": each.pid,
@@ -358,39 +305,55 @@ def _process_lines(journal: Journal, account: Account) -> list[ProcessLine]:
             "untrapped": each.untrapped,
             "residual": each.residual,
             "exit_status": os.waitstatus_to_exitcode(each.status) if each.has_ended else None,
-            "causes": cause_lines(recorded[each.pid], untrapped[each.pid], journal.level),
+            "causes": cause_lines(recorded.get(each.pid, ()), untrapped[each.pid], journal.level),
         }
         for each in account.processes
     ]
 
 
-def _thread_lines(journal: Journal, account: Account) -> list[ThreadLine]:
-    lines: list[ThreadLine] = [
-        {
-            "pid": pid,
-            "tid": tid,
-            "recorded": len(recorded),
-            "untrapped": sum(each.faults for each in untrapped),
-            "causes": cause_lines(recorded, untrapped, journal.level),
-        }
-        for (pid, tid), (recorded, untrapped) in spread.by_thread(account).items()
-    ]
+def _thread_lines(journal: Journal, account: Account, tally: Tally) -> list[ThreadLine]:
+    recorded = tally.apart(lambda kind: (kind.pid, kind.tid))
+    untrapped = _untrapped_apart(account, lambda each: (each.pid, each.tid))
+    lines: list[ThreadLine] = []
+    for thread in dict.fromkeys([*recorded, *untrapped]):
+        counted, without = recorded.get(thread, ()), untrapped[thread]
+        lines.append(
+            {
+                "pid": thread[0],
+                "tid": thread[1],
+                "recorded": faults_of(counted),
+                "untrapped": sum(each.faults for each in without),
+                "causes": cause_lines(counted, without, journal.level),
+            }
+        )
     return sorted(lines, key=lambda line: -line["recorded"] - line["untrapped"])
 
 
-def _page_lines(account: Account) -> list[PageLine]:
-    return [
-        {
-            "pid": findings[0].fault.pid,
-            "address": page * PAGE,
-            "kind": findings[-1].place.kind,
-            "object": findings[-1].place.object,
-            "faults": len(findings),
-            "major": sum(each.fault.is_major for each in findings),
-            "causes": cause_lines(findings, []),
-        }
-        for (_, page), findings in spread.top_pages(account, TOP_PAGES)
-    ]
+def _untrapped_apart(
+    account: Account, group_of: Callable[[Untrapped], Group]
+) -> dict[Group, list[Untrapped]]:
+    groups: dict[Group, list[Untrapped]] = defaultdict(list)
+    for each in account.untrapped:
+        groups[group_of(each)].append(each)
+    return groups
+
+
+def _page_lines(account: Account, tally: Tally) -> list[PageLine]:
+    lines: list[PageLine] = []
+    for (_, page), positions in spread.top_pages(account, TOP_PAGES):
+        counted, last = tally.at(positions), account.findings[positions[-1]]
+        lines.append(
+            {
+                "pid": account.findings[positions[0]].fault.pid,
+                "address": page * PAGE,
+                "kind": last.place.kind,
+                "object": last.place.object,
+                "faults": len(positions),
+                "major": sum(kind.is_major * count for kind, count in counted),
+                "causes": cause_lines(counted, []),
+            }
+        )
+    return lines
 
 
 def _attached(journal: Journal) -> Attached | None:

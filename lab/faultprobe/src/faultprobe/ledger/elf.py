@@ -10,6 +10,7 @@ import contextlib
 import functools
 import struct
 from bisect import bisect_right
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from faultprobe import names
 PT_LOAD, PT_INTERP, PT_GNU_RELRO = 1, 3, 0x6474E552
 SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC = 0, 2, 10
+NAMED_KINDS = frozenset({STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC})
+NO_NAMES = b"\0$"
 PF_X, PF_W = 1, 2
 SHN_UNDEF, ET_DYN = 0, 3
 EM_ARM = 40
@@ -43,6 +46,11 @@ class Symbol(NamedTuple):
     is_thumb: bool = False
 
 
+# A function's address and size, where its name begins in the file, and whether it is Thumb code: a libc has
+# thousands of which a few are asked for.
+_Function = tuple[int, int, int, bool]
+
+
 class Elf:
     """One ELF file. Raises NotElf for anything else."""
 
@@ -60,6 +68,7 @@ class Elf:
         self._sections = (header[5], header[10], header[11])
         self.segments = [self._segment(header[4] + at * header[8]) for at in range(header[9])]
         self.loads = [each for each in self.segments if each.kind == PT_LOAD]
+        self._known: dict[int, str | None] = {}
         self.relro = next((each for each in self.segments if each.kind == PT_GNU_RELRO), None)
 
     def _code(self, address: int) -> tuple[int, bool]:
@@ -98,42 +107,53 @@ class Elf:
         return self.loads[0].address, max(each.address + each.memory_size for each in self.loads)
 
     @functools.cached_property
-    def symbols(self) -> list[Symbol]:
+    def _functions(self) -> list[_Function]:
         """Functions by address, from .symtab and .dynsym."""
-        found: dict[int, Symbol] = {}
+        found: dict[int, _Function] = {}
         for kind in (SHT_DYNSYM, SHT_SYMTAB):
-            for symbol in self._symbols_of(kind):
-                old = found.get(symbol.address)
-                # Of several names at one address: the one with a size, then the shortest, then by alphabet.
-                if old is None or _rank(symbol) < _rank(old):
-                    found[symbol.address] = symbol
+            for function in self._functions_of(kind):
+                old = found.setdefault(function[0], function)
+                if old is not function and _rank(self._symbol(function)) < _rank(self._symbol(old)):
+                    found[function[0]] = function
         return [found[address] for address in sorted(found)]
 
     @functools.cached_property
     def _addresses(self) -> list[int]:
-        return [each.address for each in self.symbols]
+        return [address for address, *_ in self._functions]
 
     def symbol_at(self, address: int) -> str | None:
         """The function that holds an address of the image, None when no symbol covers it."""
+        if address not in self._known:
+            self._known[address] = self._find(address)
+        return self._known[address]
+
+    def _find(self, address: int) -> str | None:
         at = bisect_right(self._addresses, address) - 1
         # A local label inside a function must not hide it: look at a few before.
-        for symbol in reversed(self.symbols[max(0, at - 8) : at + 1]):
-            if symbol.address <= address < symbol.address + symbol.size:
-                return symbol.name
-        if at >= 0 and self.symbols[at].size == 0 and address == self.symbols[at].address:
-            return self.symbols[at].name
+        for function in reversed(self._functions[max(0, at - 8) : at + 1]):
+            if function[0] <= address < function[0] + function[1]:
+                return self._symbol(function).name
+        if at >= 0 and self._functions[at][:2] == (address, 0):
+            return self._symbol(self._functions[at]).name
         return None
 
     def address_of_symbol(self, name: str) -> Symbol | None:
         """The function of that name."""
-        return next((each for each in self.symbols if each.name == name), None)
+        wanted = name.encode() + b"\0"
+        found = (each for each in self._functions if self._data.startswith(wanted, each[2]))
+        return next((self._symbol(each) for each in found), None)
 
-    def _symbols_of(self, kind: int) -> list[Symbol]:
+    def _symbol(self, function: _Function) -> Symbol:
+        address, size, at, is_thumb = function
+        name = self._data[at : self._data.index(0, at)].decode(errors="replace")
+        return Symbol(address, size, name, is_thumb)
+
+    def _functions_of(self, kind: int) -> Iterator[_Function]:
         order, data = self.order, self._data
         start, entry_size, count = self._sections
         layout = f"{order}IIQQQQIIQQ" if self.is_64 else f"{order}IIIIIIIIII"
         symbol_layout = struct.Struct(f"{order}IBBHQQ" if self.is_64 else f"{order}IIIBBH")
-        symbols = []
+        last_end_of_name = data.rfind(0)
         try:
             headers = [struct.unpack_from(layout, data, start + at * entry_size) for at in range(count)]
             for header in headers:
@@ -145,18 +165,18 @@ class Elf:
                         name_at, info, _, section, value, length = entry
                     else:
                         name_at, value, length, info, _, section = entry
-                    if section == SHN_UNDEF or info & 15 not in (STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE):
+                    if section == SHN_UNDEF or info & 15 not in NAMED_KINDS:
                         continue
                     at = strings + name_at
-                    name = data[at : data.index(0, at)].decode(errors="replace")
+                    if at > last_end_of_name:
+                        return
                     # "$x" and the like mark code and data for disassemblers (arm, riscv), not functions.
-                    if name and not name.startswith("$"):
-                        address, is_thumb = self._code(value)
-                        symbols.append(Symbol(address, length, name, is_thumb))
-        except (struct.error, IndexError, ValueError):
+                    if data[at] not in NO_NAMES:
+                        is_thumb = self._is_arm and bool(value & 1)
+                        yield value - is_thumb, length, at, is_thumb
+        except (struct.error, IndexError):
             # A damaged section table: the image still runs, only names are missing.
-            return symbols
-        return symbols
+            return
 
 
 class NotElf(ValueError):
@@ -164,6 +184,7 @@ class NotElf(ValueError):
 
 
 def _rank(symbol: Symbol) -> tuple[bool, int, str]:
+    # Of several names at one address: the one with a size, then the shortest, then by alphabet.
     return symbol.size == 0, len(symbol.name), symbol.name
 
 
@@ -171,7 +192,9 @@ def _rank(symbol: Symbol) -> tuple[bool, int, str]:
 def read(path: str) -> Elf | None:
     """The ELF file at `path`, spelled as in /proc/PID/maps; None when it is unreadable or something else."""
     for each in names.spellings(path):
-        with contextlib.suppress(OSError, NotElf), Path(each).open("rb") as stream:
+        # Without a buffer the whole is read once and copied nowhere: an interpreter has megabytes.
+        with contextlib.suppress(OSError, NotElf), Path(each).open("rb", buffering=0) as stream:
             if stream.read(4) == b"\x7fELF":
-                return Elf(b"\x7fELF" + stream.read())
+                stream.seek(0)
+                return Elf(stream.read())
     return None

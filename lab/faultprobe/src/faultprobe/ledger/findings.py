@@ -56,7 +56,7 @@ class State(NamedTuple):
 
 
 def order_of(fault: Fault) -> int:
-    return max(0, (fault.page_bytes // PAGE).bit_length() - 1)
+    return (fault.page_bytes // PAGE).bit_length() - 1 if fault.page_bytes > PAGE else 0
 
 
 def mapping_of_file(finding: Finding) -> str:

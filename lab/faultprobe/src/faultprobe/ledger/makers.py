@@ -101,7 +101,7 @@ class Makers:
         for finding in generation.findings:
             if finding.piece is None or not generation.counts(finding):
                 continue
-            page = self._page_of(finding.piece.birth, finding.piece.index(finding.fault.address))
+            page = self._page_of(*finding.piece.key(finding.fault.address))
             if page is not None:
                 self._add_fault(page, Maker(FAULT if is_own else FORK, finding))
 

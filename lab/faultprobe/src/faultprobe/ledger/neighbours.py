@@ -9,7 +9,8 @@ memory maps the whole of the folio it has made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from faultprobe.ledger import causes, pagemap
@@ -25,12 +26,27 @@ SMALLEST_ORDER = 2
 
 
 class Stranger(NamedTuple):
-    """A page that a snapshot shows and no record has told of."""
+    """A page that a snapshot shows and no record has told of; `backing` as a `State` has it."""
 
     page: int
     entry: int
     piece: Piece
     key: Key
+    backing: str
+
+
+class _Window(NamedTuple):
+    """The pages [start, stop) that a fault on a file tried, in a mapping with the pages [first, end).
+
+    `into_file` added to a page number of the mapping is the page number in the file.
+    """
+
+    finding: Finding
+    start: int
+    stop: int
+    first: int
+    end: int
+    into_file: int
 
 
 class Firsts:
@@ -44,79 +60,87 @@ class Firsts:
         self._window_pages = window_pages
         self._pmd_pages = pmd_pages
         self._maps_whole_folios = maps_whole_folios
-        self._by_table: dict[tuple[int, int], list[tuple[Finding, range]]] = {}
+        # By the birth of the mapping and the number of the page table; the last also by the window's own.
+        self._fills: dict[tuple[int, int], list[Finding]] = defaultdict(list)
+        self._windows: dict[tuple[int, int], list[_Window]] = defaultdict(list)
+        self._windows_at: dict[tuple[int, int, int], list[_Window]] = defaultdict(list)
+        # Whether what is added to pages of such a mapping is even (0) or odd (1) there.
+        self._parities: dict[tuple[int, int], set[int]] = defaultdict(set)
 
     def add(self, finding: Finding) -> None:
         """One more, later than all before."""
         assert finding.piece is not None
-        table = finding.fault.address // PAGE // self._pmd_pages
-        near = self._by_table.setdefault((finding.piece.birth, table), [])
-        near.append((finding, self._window(finding)))
-
-    def _near(self, piece: Piece, page: int) -> Sequence[tuple[Finding, range]]:
-        return self._by_table.get((piece.birth, page // self._pmd_pages), ())
+        page = finding.fault.address // PAGE
+        birth, table = finding.piece.birth, page // self._pmd_pages
+        if finding.cause in MAPPING_CAUSES:
+            window = self._window(finding, finding.piece, page)
+            self._windows[birth, table].append(window)
+            # One that is cut at the start of the mapping reaches beyond the next multiple of its size.
+            for block in {window.start // self._window_pages, (window.stop - 1) // self._window_pages}:
+                self._windows_at[birth, table, block].append(window)
+            self._parities[birth, table].add(window.into_file & 1)
+        else:
+            self._fills[birth, table].append(finding)
 
     # Pages of files
 
-    def who_mapped(self, stranger: Stranger, frame_of: Callable[[int], int | None]) -> Finding | None:
-        """The first fault that mapped a file's page.
+    def who_mapped(
+        self, strangers: Iterable[Stranger], frame_of: Callable[[Piece, int], int | None]
+    ) -> dict[int, Finding]:
+        """The first fault that mapped each of these pages of files; those that none has are left out.
 
         `frame_of` says which frame holds the file's page at a page number of the same mapping: 0 where that
         is not known (any more), None where nothing was ever mapped.
         """
-        page, near = stranger.page, self._near(stranger.piece, stranger.page)
-        if not self._maps_whole_folios:
-            for finding, window in near:
-                if page in window and finding.cause in MAPPING_CAUSES:
-                    return finding
-        for finding, window in near:
-            if finding.cause in MAPPING_CAUSES and (
-                page in window or self._is_of_a_folio_in(window, finding, stranger, frame_of)
+        owners: dict[int, Finding] = {}
+        folios = _Folios(self._pmd_pages, frame_of)
+        for each in strangers:
+            page, birth = each.page, each.piece.birth
+            table = page // self._pmd_pages
+            owner: Finding | None = None
+            for window in self._windows_at.get((birth, table, page // self._window_pages), ()):
+                if window.start <= page < window.stop and window.finding.cause in MAPPING_CAUSES:
+                    owner = window.finding
+                    break
+            frame = pagemap.frame(each.entry)
+            # Half of all pages are at an even place in the file and at an odd one in memory, or the other way
+            # round: they are of no folio.
+            can_be_of_folio = not frame or (frame - page) & 1 in self._parities.get((birth, table), ())
+            if can_be_of_folio and (owner is None or self._maps_whole_folios):
+                owner = self._by_folio(each, self._windows.get((birth, table), ()), owner, folios)
+            if owner is not None:
+                owners[page] = owner
+        return owners
+
+    def _by_folio(
+        self, stranger: Stranger, windows: Iterable[_Window], owner: Finding | None, folios: _Folios
+    ) -> Finding | None:
+        """The first fault before the owner that mapped the page as part of a folio; the owner if none did."""
+        page, frame = stranger.page, pagemap.frame(stranger.entry)
+        for window in windows:
+            if window.finding is owner:
+                break
+            # The page cache keeps a folio at a multiple of its size, in the file as in memory: one that holds
+            # this page and one of the window is at least the smallest such block that does.
+            index = page + window.into_file
+            nearest = (window.start if page < window.start else window.stop - 1) + window.into_file
+            # Numbers below the highest bit in which the two differ.
+            size = 1 << (index ^ nearest).bit_length()
+            if frame and (frame - index) & (size - 1):
+                continue
+            if window.finding.cause in MAPPING_CAUSES and folios.has_one_at(
+                stranger, window, (index & -size) - window.into_file, size
             ):
-                return finding
-        return None
+                return window.finding
+        return owner
 
-    def _window(self, finding: Finding) -> range:
+    def _window(self, finding: Finding, mapping: Piece, page: int) -> _Window:
         """The pages do_fault_around (mm/memory.c) tries: aligned, cut at the start of the mapping first."""
-        mapping = finding.piece
-        assert mapping is not None
-        page = finding.fault.address // PAGE
-        first = max(page // self._window_pages * self._window_pages, mapping.start // PAGE)
+        first, end = mapping.start // PAGE, mapping.end // PAGE
+        start = max(page // self._window_pages * self._window_pages, first)
         table_end = (page // self._pmd_pages + 1) * self._pmd_pages
-        return range(first, min(first + self._window_pages, table_end, mapping.end // PAGE))
-
-    def _is_of_a_folio_in(
-        self, window: range, finding: Finding, stranger: Stranger, frame_of: Callable[[int], int | None]
-    ) -> bool:
-        """Whether the page can belong to one folio with a page of the window.
-
-        The page cache keeps a folio at a multiple of its size, in the file as in memory: so it is at least
-        the smallest such block that holds both, all of it is mapped, and its frames follow each other.
-        """
-        mapping = finding.piece
-        assert mapping is not None
-        # What is added to a page number of the mapping to have the page number in the file.
-        into_file = mapping.offset // PAGE - mapping.start // PAGE
-        index = stranger.page + into_file
-        nearest = min(max(stranger.page, window.start), window.stop - 1) + into_file
-        # Numbers below the highest bit in which the two differ.
-        size = 1 << (index ^ nearest).bit_length()
-        if size > self._pmd_pages:
-            return False
-        first = (index & -size) - into_file
-        last = first + size - 1
-        if first < mapping.start // PAGE or last >= mapping.end // PAGE:
-            return False
-        if first // self._pmd_pages != last // self._pmd_pages:
-            return False
-        frame = pagemap.frame(stranger.entry)
-        if frame and (frame - (stranger.page - first)) % size:
-            return False
-        for page in range(first, last + 1):
-            held = frame_of(page)
-            if held is None or (held and frame and held - frame != page - stranger.page):
-                return False
-        return True
+        stop = min(start + self._window_pages, table_end, end)
+        return _Window(finding, start, stop, first, end, mapping.offset // PAGE - first)
 
     # Anonymous memory
 
@@ -128,7 +152,7 @@ class Firsts:
             (each.piece.birth, each.page // self._pmd_pages) for each in strangers if each.page in there
         }
         for group in groups:
-            for finding, _ in self._by_table.get(group, ()):
+            for finding in self._fills.get(group, ()):
                 if finding.cause in FILLING_CAUSES:
                     self._widen(finding, there, owners)
         return owners
@@ -154,3 +178,31 @@ class Firsts:
             finding.cause = causes.THP if 1 << order == self._pmd_pages else causes.MTHP
             first = page >> order << order
             owners.update({each: finding for each in range(first, first + (1 << order)) if each != page})
+
+
+class _Folios:
+    """Which blocks of a file's pages can be one folio, as a snapshot shows them; each is looked at once."""
+
+    def __init__(self, pmd_pages: int, frame_of: Callable[[Piece, int], int | None]) -> None:
+        self._pmd_pages = pmd_pages
+        self._frame_of = frame_of
+        self._known: dict[tuple[int, int, int, int, int | None], bool] = {}
+
+    def has_one_at(self, stranger: Stranger, window: _Window, first: int, size: int) -> bool:
+        """Whether all of a block that holds the page is mapped, and its frames follow each other."""
+        last = first + size - 1
+        if first < window.first or last >= window.end:
+            return False
+        if first // self._pmd_pages != last // self._pmd_pages:
+            return False
+        piece, frame = stranger.piece, pagemap.frame(stranger.entry)
+        ahead = frame - stranger.page if frame else None
+        block = piece.birth, piece.origin, first, size, ahead
+        if block not in self._known:
+            self._known[block] = all(
+                self._fits(self._frame_of(piece, page), page, ahead) for page in range(first, last + 1)
+            )
+        return self._known[block]
+
+    def _fits(self, held: int | None, page: int, ahead: int | None) -> bool:
+        return held is not None and (not held or ahead is None or held - page == ahead)

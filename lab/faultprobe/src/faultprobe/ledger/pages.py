@@ -27,6 +27,7 @@ from faultprobe.ledger.findings import (
     mapping_of_file,
     order_of,
 )
+from faultprobe.ledger.layers import Layers
 from faultprobe.ledger.neighbours import Firsts, Key, Stranger
 from faultprobe.ledger.pagemap import CHUNK_PAGES
 from faultprobe.ledger.places import Place, place_of
@@ -52,6 +53,10 @@ class Machine(NamedTuple):
     records_kernel: bool = True
 
 
+# A `Stranger` that need not have an owner: a process that is attached to has thousands.
+Seen = tuple[int, int, Piece, Key, str]
+
+
 class Pages:
     """The pages of one address space. A copy made by fork shares the layers below with its parent."""
 
@@ -66,8 +71,7 @@ class Pages:
         self.populating: tuple[int, int] | None = None
         # Pages without a fault of their own, and the fault that brought each along.
         self.brought: dict[Key, Finding] = {}
-        self._layers: list[dict[Key, State | None]] = [{}]
-        self._inherited = 0
+        self._layers = Layers(machine.pmd_pages)
         self._open: dict[int, Key] = {}
         self._suspects: dict[Key, int] = {}
         self._last_record: dict[int, int] = {}
@@ -80,11 +84,8 @@ class Pages:
 
     def fork(self, number: int) -> Pages:
         """The child's pages; from now on both sides' anonymous pages are shared until written."""
-        if self._layers[-1]:
-            self._layers.append({})
         child = Pages(number, self.space.copy(), self.machine)
-        child._layers = [*self._layers[:-1], {}]
-        child._inherited = len(child._layers) - 1
+        child._layers = self._layers.fork()
         self.forks += 1
         child.forks = self.forks
         child.is_fresh_copy = True
@@ -98,10 +99,10 @@ class Pages:
         self._last_record[fault.tid] = fault.time_ns
         if piece is None:
             return
-        page = fault.address // PAGE
-        key = piece.birth, piece.index(fault.address)
-        self._forget_if_in_flight(key, previous_ns)
-        before = self._state(key, page)
+        page, key = fault.address // PAGE, piece.key(fault.address)
+        if self._suspects:
+            self._forget_if_in_flight(key, previous_ns)
+        before = self._layers.get(key, page)
         frame = fault.physical // PAGE
         if finding.place.kind in ("vdso", "vvar"):
             finding.cause = causes.KERNEL_PAGE
@@ -112,7 +113,7 @@ class Pages:
             after = self._take_first(finding, piece, frame)
         else:
             after = self._take_again(finding, before, frame)
-        self._put(key, page, after, fault.page_bytes)
+        self._layers.put(key, page, after, fault.page_bytes // PAGE)
         if after.finding is not None:
             self._open[page] = key
         else:
@@ -129,13 +130,13 @@ class Pages:
         seen_ns = self._suspects.pop(key, None)
         if seen_ns is not None and previous_ns <= seen_ns:
             self.unexplained -= 1
-            self._layers[-1].pop(key, None)
+            self._layers.top.pop(key, None)
 
     def resident(self) -> list[tuple[Place, bool]]:
         """Every page that is known to be there: its place, and whether it is the file's own page."""
         found = []
         births = self._births()
-        for key, state in self._layers[-1].items():
+        for key, state in self._layers.top.items():
             piece = births.get(key[0])
             if state is not None and piece is not None:
                 address = piece.origin + key[1] * PAGE
@@ -146,10 +147,7 @@ class Pages:
 
     def populated(self) -> Iterator[tuple[Key, bool]]:
         """Pages that a system call had faulted in without a trap; whether a parent's call before the fork."""
-        for number, layer in enumerate(self._layers):
-            for key, state in layer.items():
-                if state is not None and state.is_populated:
-                    yield key, number < self._inherited
+        return self._layers.populated()
 
     # A page that was not there
 
@@ -264,39 +262,47 @@ class Pages:
 
     def look(self, snapshot: pagemap.Snapshot) -> None:
         """Settles what a snapshot decides, and accounts for pages that came without a fault of their own."""
-        for page in [each for each in self._open if each // CHUNK_PAGES in snapshot.chunks]:
-            entry = snapshot.entries.get(page)
-            if entry is not None and entry & pagemap.PRESENT:
-                self._settle_page(page, entry)
+        for page in [each for each in self._open if each in snapshot.entries]:
+            if page // CHUNK_PAGES in snapshot.chunks and snapshot.entries[page] & pagemap.PRESENT:
+                self._settle_page(page, snapshot.entries[page])
         inherited, self.is_fresh_copy = self.is_fresh_copy, False
         strangers = self._strangers(snapshot)
         if inherited:
             self._forget_what_fork_left(snapshot)
-        unasked = [each for each in strangers if not self._is_populated(each.page)]
         if self.machine.has_records and not inherited:
-            for each in self._without_owner(unasked, {each.page: each.entry for each in strangers}):
+            for each in self._without_owner(strangers):
                 self.unexplained += 1
                 self._suspects[each.key] = snapshot.time_ns
-        for page, entry, piece, key in strangers:
+        top, own, forks = self._layers.top, self.forks, self.forks - self.is_attached
+        for page, entry, _, key, backing in strangers:
+            frame = entry & pagemap.FRAME if entry & pagemap.PRESENT else 0
             # What another process holds too was shared by a fork, maybe before anything was followed.
-            is_own = entry & pagemap.EXCLUSIVE or not self.is_attached
-            forks = self.forks if is_own else self.forks - 1
-            backing = self._backing(entry, piece, self.forks)
-            state = State(backing, pagemap.frame(entry), forks, None, self._is_populated(page))
-            self._layers[-1][key] = state
+            state = State(backing, frame, own if entry & pagemap.EXCLUSIVE else forks)
+            if self.populating is not None and self._is_populated(page):
+                state = state._replace(is_populated=True)
+            top[key] = state
         self.populating = None
 
-    def _strangers(self, snapshot: pagemap.Snapshot) -> list[Stranger]:
-        found = []
+    def _strangers(self, snapshot: pagemap.Snapshot) -> list[Seen]:
+        found: list[Seen] = []
+        top, are_all_there = self._layers.top, self._layers.are_one
+        piece: Piece | None = None
+        birth = shift = 0
         for page, entry in snapshot.entries.items():
-            piece = self.space.find(page * PAGE)
-            if piece is not None:
-                key = piece.birth, piece.index(page * PAGE)
-                state = self._state(key, page)
-                if state is None:
-                    found.append(Stranger(page, entry, piece, key))
-                elif snapshot.is_still:
-                    self._notice_move(key, state, entry, piece)
+            address = page * PAGE
+            # One after the other they lie in the same mapping.
+            if piece is None or not piece.start <= address < piece.end:
+                piece = self.space.find(address)
+                if piece is None:
+                    continue
+                birth, shift = piece.key(0)
+            key = birth, page + shift
+            state = top.get(key) if are_all_there else self._layers.get(key, page)
+            if state is None:
+                backing = FILE if entry & pagemap.FILE_OR_SHARED else self._backing(entry, piece, self.forks)
+                found.append((page, entry, piece, key, backing))
+            elif snapshot.is_still and state.frame != entry & pagemap.FRAME:
+                self._notice_move(key, state, entry, piece)
         return found
 
     def _notice_move(self, key: Key, state: State, entry: int, piece: Piece) -> None:
@@ -307,19 +313,25 @@ class Pages:
         frame = pagemap.frame(entry)
         if frame and state.frame and frame != state.frame and state.backing in (ZERO, FILE, ANONYMOUS):
             backing = self._backing(entry, piece, state.forks)
-            self._layers[-1][key] = state._replace(backing=backing, frame=frame)
+            self._layers.top[key] = state._replace(backing=backing, frame=frame)
 
     def _is_populated(self, page: int) -> bool:
         return self.populating is not None and self.populating[0] <= page * PAGE < self.populating[1]
 
-    def _without_owner(self, strangers: list[Stranger], entries: dict[int, int]) -> list[Stranger]:
-        """Gives each page to the fault that brought it along; returns those that none can have brought."""
-        owners = self._firsts.who_filled(strangers) if self.machine.records_kernel else {}
+    def _without_owner(self, strangers: list[Seen]) -> list[Stranger]:
+        """Gives each page that no system call has populated to the fault that brought it along; returns those
+        that none can have brought."""
+        unasked = [Stranger._make(each) for each in strangers]
+        if self.populating is not None:
+            unasked = [each for each in unasked if not self._is_populated(each.page)]
+        owners = self._firsts.who_filled(unasked) if self.machine.records_kernel else {}
+        files = [each for each in unasked if each.backing == FILE and each.page not in owners]
+        if files:
+            entries = {page: entry for page, entry, *_ in strangers}
+            owners.update(self._firsts.who_mapped(files, partial(self._frame_of_file, entries)))
         left = []
-        for each in strangers:
+        for each in unasked:
             owner = owners.get(each.page)
-            if owner is None and self._backing(each.entry, each.piece, self.forks) == FILE:
-                owner = self._firsts.who_mapped(each, partial(self._frame_of_file, each.piece, entries))
             if owner is not None:
                 owner.neighbours += 1
                 self.brought[each.key] = owner
@@ -327,26 +339,26 @@ class Pages:
                 left.append(each)
         return left
 
-    def _frame_of_file(self, piece: Piece, strange: dict[int, int], page: int) -> int | None:
+    def _frame_of_file(self, strange: dict[int, int], piece: Piece, page: int) -> int | None:
         """The frame of the file's page, 0 when it was replaced or is not ours to know, None when unmapped."""
         entry = strange.get(page)
         if entry is not None:
             return pagemap.frame(entry) if entry & pagemap.FILE_OR_SHARED else 0
-        state = self._state((piece.birth, piece.index(page * PAGE)), page)
+        state = self._layers.get(piece.key(page * PAGE), page)
         if state is None:
             return None
         return state.frame if state.backing in (FILE, SHARED) else 0
 
     def _settle_page(self, page: int, entry: int) -> None:
         key = self._open.pop(page)
-        state = self._state(key, page)
+        state = self._layers.get(key, page)
         if state is None or state.finding is None:
             return
         piece = state.finding.piece
         assert piece is not None
         backing = self._backing(entry, piece, state.forks)
         self._settle(state.finding, backing)
-        self._layers[-1][key] = State(backing, pagemap.frame(entry) or state.frame, state.forks)
+        self._layers.top[key] = State(backing, pagemap.frame(entry) or state.frame, state.forks)
 
     def _backing(self, entry: int, piece: Piece, forks: int) -> str:
         if entry & pagemap.FILE_OR_SHARED:
@@ -370,50 +382,13 @@ class Pages:
 
     def _forget_what_fork_left(self, snapshot: pagemap.Snapshot) -> None:
         """Fork copies no page tables of mappings it can fault in again: those pages are not there."""
-        for layer in self._layers[:-1]:
-            for (birth, index), state in layer.items():
-                if state is not None and birth > 0:
-                    self._drop_if_absent((birth, index), snapshot)
-
-    def _drop_if_absent(self, key: Key, snapshot: pagemap.Snapshot) -> None:
-        piece = self._births().get(key[0])
-        if piece is None:
-            return
-        page = piece.origin // PAGE + key[1]
-        if page // CHUNK_PAGES in snapshot.chunks and page not in snapshot.entries:
-            self._layers[-1].setdefault(key, None)
+        births = self._births()
+        for key in self._layers.below():
+            piece = births.get(key[0])
+            if piece is not None:
+                page = piece.origin // PAGE + key[1]
+                if page // CHUNK_PAGES in snapshot.chunks and page not in snapshot.entries:
+                    self._layers.top.setdefault(key, None)
 
     def _births(self) -> dict[int, Piece]:
         return {each.birth: each for each in self.space.pieces}
-
-    # The layers
-
-    def _state(self, key: Key, page: int) -> State | None:
-        huge = _huge_key(key, page, self.machine.pmd_pages)
-        for layer in reversed(self._layers):
-            if key in layer:
-                return layer[key]
-            if huge in layer:
-                state = layer[huge]
-                assert state is not None
-                return state._replace(frame=state.frame and state.frame + page % self.machine.pmd_pages)
-        return None
-
-    def _put(self, key: Key, page: int, state: State, page_bytes: int) -> None:
-        pages = page_bytes // PAGE
-        if pages <= 1:
-            self._layers[-1][key] = state
-        elif pages >= self.machine.pmd_pages:
-            base = state.frame and state.frame - page % self.machine.pmd_pages
-            self._layers[-1][_huge_key(key, page, self.machine.pmd_pages)] = state._replace(frame=base)
-            self._layers[-1].pop(key, None)
-        else:
-            inside = page % pages
-            for at in range(pages):
-                frame = state.frame and state.frame - inside + at
-                self._layers[-1][key[0], key[1] - inside + at] = state._replace(frame=frame)
-
-
-def _huge_key(key: Key, page: int, pmd_pages: int) -> Key:
-    """Where a page that maps a whole page table's worth is kept: births are positive."""
-    return -key[0], page // pmd_pages

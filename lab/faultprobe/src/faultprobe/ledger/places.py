@@ -37,6 +37,21 @@ KERNEL_SYMBOL = re.compile(rb"^([0-9a-f]+) [tTwW] (\S+)", re.MULTILINE)
 
 def place_of(space: Space, piece: Piece, address: int) -> Place:
     """The kind and the object of a data address."""
+    if _can_be_of_an_image(piece):
+        image = space.image_at(address)
+        segment = None if image is None else _segment(image, piece, address)
+        if image is not None and segment is not None:
+            return Place(segment, image.path)
+    return _place_of_all(piece)
+
+
+def _can_be_of_an_image(piece: Piece) -> bool:
+    is_kernels = piece.path == "[stack]" or piece.path.startswith(("[vdso", "[vvar"))
+    return not (piece.is_shared or piece.grows_down or is_kernels)
+
+
+def _place_of_all(piece: Piece) -> Place:
+    """What lies in a whole mapping, but for the images there."""
     path = piece.path
     if path == "[stack]" or piece.grows_down:
         return Place(MAIN_STACK, "")
@@ -44,11 +59,6 @@ def place_of(space: Space, piece: Piece, address: int) -> Place:
         return Place(VDSO, "")
     if path.startswith("[vvar"):
         return Place(VVAR, "")
-    image = space.image_at(address)
-    if image is not None and not piece.is_shared:
-        segment = _segment(image, piece, address)
-        if segment is not None:
-            return Place(segment, image.path)
     if path == "[heap]":
         return Place(HEAP, "")
     if piece.is_shared_memory:
@@ -89,30 +99,65 @@ def _segment(image: Image, piece: Piece, address: int) -> str | None:
     return DATA if piece.prot & PROT_WRITE else RODATA
 
 
-class Symbolizer:
-    """Names instructions; reads each file's symbols once, the kernel's only when one is asked for."""
+class Names:
+    """What the addresses of one space are called. A program faults hundreds of times in one mapping and at
+    one instruction: each is named once, until the mappings change."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int], str] = {}
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._changes = space.changes
+        # By the start of a mapping, where all of it is one.
+        self._places: dict[int, Place] = {}
+        self._codes: dict[int, Code] = {}
 
-    def code_of(self, space: Space, instruction: int, in_kernel: bool) -> Code:
+    def place_of(self, piece: Piece, address: int) -> Place:
+        """The kind and the object of an address in a piece of the space."""
+        if self._changes != self._space.changes:
+            self._forget()
+        place = self._places.get(piece.start)
+        if place is None:
+            place = place_of(self._space, piece, address)
+            is_all = place.kind not in SEGMENTS and not (
+                _can_be_of_an_image(piece) and self._space.has_images(piece.start, piece.end)
+            )
+            if is_all:
+                self._places[piece.start] = place
+        return place
+
+    def code_of(self, instruction: int, in_kernel: bool) -> Code:
         """The object and the function an instruction is in."""
         if in_kernel:
-            return Code(KERNEL, self._kernel_symbol(instruction))
-        piece = space.find(instruction)
-        if piece is None:
-            return Code("", "")
-        image = space.image_at(instruction)
-        if image is None:
-            return Code(piece.path, "")
-        key = image.path, instruction - image.base
-        if key not in self._known:
-            parsed = elf.read(image.path)
-            self._known[key] = (parsed.symbol_at(key[1]) if parsed is not None else None) or ""
-        return Code(image.path, self._known[key])
+            return kernel_code_of(instruction)
+        if self._changes != self._space.changes:
+            self._forget()
+        code = self._codes.get(instruction)
+        if code is None:
+            code = self._codes[instruction] = user_code_of(self._space, instruction)
+        return code
 
-    def _kernel_symbol(self, address: int) -> str:
-        return _kernel_symbols().at(address)
+    def _forget(self) -> None:
+        self._changes = self._space.changes
+        self._places.clear()
+        self._codes.clear()
+
+
+def user_code_of(space: Space, instruction: int) -> Code:
+    """The object and the function an instruction of a program is in."""
+    piece = space.find(instruction)
+    if piece is None:
+        return Code("", "")
+    image = space.image_at(instruction)
+    if image is None:
+        return Code(piece.path, "")
+    parsed = elf.read(image.path)
+    symbol = None if parsed is None else parsed.symbol_at(instruction - image.base)
+    return Code(image.path, symbol or "")
+
+
+@functools.lru_cache(maxsize=1024)
+def kernel_code_of(instruction: int) -> Code:
+    """The kernel's function an instruction is in."""
+    return Code(KERNEL, _kernel_symbols().at(instruction))
 
 
 class KernelSymbols:

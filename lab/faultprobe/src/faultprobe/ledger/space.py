@@ -11,7 +11,7 @@ import functools
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from faultprobe.ledger import calls, elf
 from faultprobe.ledger.journal import Call
@@ -22,8 +22,7 @@ PAGE = calls.PAGE
 _births = itertools.count(1)
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of one mapping, in bytes; `origin` is where page index 0 of its birth would lie."""
 
     start: int
@@ -36,27 +35,26 @@ class Piece:
     is_shared: bool
     grows_down: bool = False
 
-    def index(self, address: int) -> int:
-        """The page's number within its birth."""
-        return (address - self.origin) // PAGE
+    def key(self, address: int) -> tuple[int, int]:
+        """The birth and the page's number within it."""
+        return self.birth, (address - self.origin) // PAGE
 
     @property
     def is_file(self) -> bool:
         """Whether a file is mapped, not anonymous memory or something of the kernel's."""
-        return self.path.startswith("/") and not self.is_shared_memory and not self.is_hugetlb
+        return _is_file(self.path)
 
     @property
     def is_hugetlb(self) -> bool:
         """Whether it is anonymous memory out of the pool of huge pages (MAP_HUGETLB)."""
-        return self.path.startswith("/anon_hugepage")
+        return _is_hugetlb(self.path)
 
     @property
     def is_shared_memory(self) -> bool:
         return _is_shared_memory(self.path)
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """One loaded ELF object: `base` is added to the file's own addresses."""
 
     path: str
@@ -66,7 +64,10 @@ class Image:
 
 
 class Space:
-    """One address space. Applies system calls in order; finds the piece that holds an address."""
+    """One address space. Applies system calls in order; finds the piece that holds an address.
+
+    What was found holds as long as `changes` is the same number.
+    """
 
     def __init__(
         self, pieces: Iterable[Piece] = (), images: Iterable[Image] = (), program_break: int = 0
@@ -75,6 +76,7 @@ class Space:
         self._starts: list[int] = [each.start for each in self.pieces]
         self.images: list[Image] = list(images)
         self.program_break = program_break
+        self.changes = 0
 
     def copy(self) -> Space:
         """What fork makes of it."""
@@ -92,26 +94,28 @@ class Space:
         at = bisect_right(self._starts, address)
         if at == len(self.pieces) or not self.pieces[at].grows_down:
             return None
-        grown = replace(self.pieces[at], start=calls.page_down(address), offset=0)
+        self.changes += 1
+        grown = self.pieces[at]._replace(start=calls.page_down(address), offset=0)
         self.pieces[at], self._starts[at] = grown, grown.start
         return grown
 
     def load(self, mappings: Iterable[Mapping]) -> None:
         """Everything anew, from /proc/PID/maps. A mapping that was known so keeps its births."""
+        self.changes += 1
         kept: list[Piece] = []
-        for mapping in mappings:
-            new = _piece(mapping)
+        for new in map(_piece, mappings):
+            before = self._overlapping(new.start, new.end)
+            if not before:
+                kept.append(new)
+                continue
             at = new.start
-            for old in self._overlapping(new.start, new.end):
+            for old in before:
                 if not _same(old, new):
                     continue
                 if old.start > at:
                     kept.append(_part(new, at, old.start))
-                kept.append(
-                    _part(
-                        replace(old, prot=new.prot, path=new.path), max(old.start, at), min(old.end, new.end)
-                    )
-                )
+                known = old._replace(prot=new.prot, path=new.path)
+                kept.append(_part(known, max(old.start, at), min(old.end, new.end)))
                 at = min(old.end, new.end)
             if at < new.end:
                 kept.append(_part(new, at, new.end))
@@ -124,6 +128,7 @@ class Space:
         """The effect of one system call that succeeded or not."""
         if call.result < 0:
             return
+        self.changes += 1
         args, result = call.args, call.result
         if call.name in ("mmap", "mmap2"):
             self._map(call)
@@ -141,9 +146,6 @@ class Space:
     def disagreements(self, mappings: Iterable[Mapping]) -> int:
         """Bytes of address space about which this model and /proc/PID/maps differ, in pages."""
         wrong = 0
-        mine = {}
-        for each in self.pieces:
-            mine[each.start] = each
         truth = [_piece(mapping) for mapping in mappings]
         for new in truth:
             covered = 0
@@ -192,7 +194,7 @@ class Space:
         if not moved:
             # An old length of 0 duplicates a shared mapping.
             source = self.find(old_start)
-            moved = [] if source is None else [replace(source, birth=next(_births))]
+            moved = [] if source is None else [source._replace(birth=next(_births))]
         if not args[3] & calls.MREMAP_DONTUNMAP or result == old_start:
             self._cut(old_start, old_end)
         else:
@@ -201,27 +203,27 @@ class Space:
         shift = result - old_start
         last: Piece | None = None
         for each in moved:
-            last = replace(each, start=each.start + shift, end=each.end + shift, origin=each.origin + shift)
+            last = each._replace(start=each.start + shift, end=each.end + shift, origin=each.origin + shift)
             last = _part(last, last.start, min(last.end, new_end)) if last.start < new_end else None
             if last is None:
                 break
             self._insert(last)
         if last is not None and last.end < new_end:
             self._insert(
-                replace(last, start=last.end, end=new_end, offset=last.offset + last.end - last.start)
+                last._replace(start=last.end, end=new_end, offset=last.offset + last.end - last.start)
             )
 
     def _empty(self, start: int, end: int) -> None:
         for each in self._overlapping(start, end):
             part = _part(each, max(each.start, start), min(each.end, end))
             self._cut(part.start, part.end, forget_images=False)
-            self._insert(replace(part, birth=next(_births), origin=part.start))
+            self._insert(part._replace(birth=next(_births), origin=part.start))
 
     def _change(self, start: int, end: int, prot: int) -> None:
         for each in self._overlapping(start, end):
             part = _part(each, max(each.start, start), min(each.end, end))
             self._cut(part.start, part.end, forget_images=False)
-            self._insert(replace(part, prot=prot))
+            self._insert(part._replace(prot=prot))
 
     # The list of pieces
 
@@ -272,10 +274,28 @@ class Space:
 
     def image_at(self, address: int) -> Image | None:
         """The object whose loaded image covers an address."""
-        return next((each for each in self.images if each.start <= address < each.end), None)
+        for each in self.images:
+            if each.start <= address < each.end:
+                return each
+        return None
+
+    def has_images(self, start: int, end: int) -> bool:
+        """Whether the image of an object reaches into these addresses."""
+        return any(each.start < end and start < each.end for each in self.images)
 
     def __iter__(self) -> Iterator[Piece]:
         return iter(self.pieces)
+
+
+# A program has few paths, and thousands of pages are asked about.
+@functools.cache
+def _is_file(path: str) -> bool:
+    return path.startswith("/") and not _is_shared_memory(path) and not _is_hugetlb(path)
+
+
+@functools.cache
+def _is_hugetlb(path: str) -> bool:
+    return path.startswith("/anon_hugepage")
 
 
 @functools.cache
@@ -284,8 +304,8 @@ def _is_shared_memory(path: str) -> bool:
 
 
 def _part(piece: Piece, start: int, end: int) -> Piece:
-    return replace(
-        piece, start=start, end=end, offset=piece.offset + start - piece.start if piece.path else 0
+    return piece._replace(
+        start=start, end=end, offset=piece.offset + start - piece.start if piece.path else 0
     )
 
 
@@ -296,8 +316,12 @@ def _same(old: Piece, new: Piece) -> bool:
 
 
 def _piece(mapping: Mapping) -> Piece:
-    prot = sum(bit for letter, bit in (("r", 1), ("w", 2), ("x", 4)) if letter in mapping.permissions)
     return Piece(
-        mapping.start, mapping.end, next(_births), mapping.start, mapping.path, mapping.offset, prot,
-        mapping.permissions[3] == "s", mapping.path == "[stack]",
+        mapping.start, mapping.end, next(_births), mapping.start, mapping.path, mapping.offset,
+        _prot(mapping.permissions), mapping.permissions[3] == "s", mapping.path == "[stack]",
     )  # fmt: skip
+
+
+@functools.cache
+def _prot(permissions: str) -> int:
+    return sum(bit for letter, bit in (("r", 1), ("w", 2), ("x", 4)) if letter in permissions)

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from faultprobe.ledger import causes
 from faultprobe.ledger.account import Account, Untrapped
 from faultprobe.ledger.calls import PAGE
-from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import FULL, Journal
 from faultprobe.ledger.schema import Timeline
 
@@ -22,33 +21,16 @@ def cause_without_trap(each: Untrapped, level: str) -> str:
     return causes.ARGUMENT_PAGE if each.is_exec else causes.UNTRAPPED
 
 
-def by_process(account: Account) -> tuple[dict[int, list[Finding]], dict[int, list[Untrapped]]]:
-    """The faults of each process: those with a record, those without."""
-    recorded: dict[int, list[Finding]] = defaultdict(list)
-    untrapped: dict[int, list[Untrapped]] = defaultdict(list)
-    for finding in account.findings:
-        recorded[finding.fault.pid].append(finding)
-    for each in account.untrapped:
-        untrapped[each.pid].append(each)
-    return recorded, untrapped
-
-
-def by_thread(account: Account) -> dict[tuple[int, int], tuple[list[Finding], list[Untrapped]]]:
-    """The faults of each thread, by process and thread id: those with a record, those without."""
-    found: dict[tuple[int, int], tuple[list[Finding], list[Untrapped]]] = defaultdict(lambda: ([], []))
-    for finding in account.findings:
-        found[finding.fault.pid, finding.fault.tid][0].append(finding)
-    for each in account.untrapped:
-        found[each.pid, each.tid][1].append(each)
-    return found
-
-
-def top_pages(account: Account, most: int) -> list[tuple[tuple[int, int], list[Finding]]]:
-    """The pages that faulted most often, by address space and page number; of equals, the first to fault."""
-    pages: dict[tuple[int, int], list[Finding]] = defaultdict(list)
-    for finding in account.findings:
-        pages[finding.address_space, finding.fault.address // PAGE].append(finding)
-    return sorted(pages.items(), key=lambda item: -len(item[1]))[:most]
+def top_pages(account: Account, most: int) -> list[tuple[tuple[int, int], list[int]]]:
+    """The pages that faulted most often, by address space and page number, and the positions of their faults
+    in the account's list; of equals, the first to fault."""
+    pages = [(each.address_space, each.fault.address // PAGE) for each in account.findings]
+    top = sorted(Counter(pages).items(), key=lambda item: -item[1])[:most]
+    positions: dict[tuple[int, int], list[int]] = {page: [] for page, _ in top}
+    for position, page in enumerate(pages):
+        if page in positions:
+            positions[page].append(position)
+    return list(positions.items())
 
 
 def timeline(journal: Journal, account: Account) -> Timeline:
@@ -62,16 +44,14 @@ def timeline(journal: Journal, account: Account) -> Timeline:
     start, end = min(times, default=0), max(times, default=0)
     step = max(1, -(-(end - start + 1) // STEPS))
     rows: dict[str, list[int]] = defaultdict(lambda: [0] * STEPS)
-    sums: Counter[str] = Counter()
     for time, cause, number in faults:
         rows[cause][(time - start) // step] += number
-        sums[cause] += number
     return {
         "start_ns": start,
         "step_ns": step,
         "steps": STEPS,
         "rows": [
-            {"cause": cause, "title": causes.TITLES[cause], "faults": rows[cause]}
-            for cause, _ in sums.most_common()
+            {"cause": cause, "title": causes.TITLES[cause], "faults": row}
+            for cause, row in sorted(rows.items(), key=lambda item: -sum(item[1]))
         ],
     }

@@ -49,28 +49,35 @@ class PhaseFaults(TypedDict):
 
 def phase_faults(phase: str, start_ns: int, findings: Iterable[Finding], page_size: int) -> PhaseFaults:
     """All faults of one phase."""
-    kinds: dict[tuple[object, ...], int] = {}
-    lines: list[FaultKind] = []
+    numbers: dict[tuple[object, ...], int] = {}
+    kinds: list[FaultKind] = []
     walks: list[FaultWalk] = []
+    # Of the last walk: its kind, its faults' times, and where the next of them would lie.
+    kind, times, following = -1, [0], 0
     for finding in sorted(findings, key=lambda each: each.fault.time_ns):
-        line = _kind(finding)
-        number = kinds.setdefault(tuple(line.values()), len(lines))
-        if number == len(lines):
-            lines.append(line)
-        page = finding.fault.address // page_size * page_size
-        time_ns = finding.fault.time_ns - start_ns
-        if not (walks and _goes_on(walks[-1], number, page)):
-            walks.append({"kind": number, "page": page, "step": 0, "times_ns": []})
-        elif len(walks[-1]["times_ns"]) == 1:
+        fault = finding.fault
+        key = (
+            finding.cause,
+            fault.is_major,
+            fault.in_kernel,
+            finding.order,
+            finding.neighbours,
+            finding.place,
+            finding.code,
+        )
+        number = numbers.setdefault(key, len(kinds))
+        if number == len(kinds):
+            kinds.append(_kind(finding))
+        page = fault.address // page_size * page_size
+        # Two faults always are one walk, with whatever step between them.
+        if number == kind and len(times) == 1:
             walks[-1]["step"] = page - walks[-1]["page"]
-        walks[-1]["times_ns"].append(time_ns)
-    return {"phase": phase, "start_ns": start_ns, "kinds": lines, "walks": walks}
-
-
-def _goes_on(walk: FaultWalk, kind: int, page: int) -> bool:
-    """Whether a fault is the next of a walk. Two faults always are one, with whatever step between them."""
-    faults = len(walk["times_ns"])
-    return walk["kind"] == kind and (faults == 1 or walk["page"] + faults * walk["step"] == page)
+        elif number != kind or page != following:
+            kind, times = number, []
+            walks.append({"kind": number, "page": page, "step": 0, "times_ns": times})
+        times.append(fault.time_ns - start_ns)
+        following = page + walks[-1]["step"]
+    return {"phase": phase, "start_ns": start_ns, "kinds": kinds, "walks": walks}
 
 
 def _kind(finding: Finding) -> FaultKind:
