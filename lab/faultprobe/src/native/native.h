@@ -77,6 +77,7 @@ PyObject *libc_identity(PyObject *module, PyObject *unused);
 PyObject *libc_address(PyObject *module, PyObject *unused);
 PyObject *get_personality(PyObject *module, PyObject *unused);
 PyObject *set_personality(PyObject *module, PyObject *args);
+PyObject *read_file(PyObject *module, PyObject *args);
 PyObject *debugfs_open(PyObject *module, PyObject *args);
 PyObject *measure_fault_around(PyObject *module, PyObject *args);
 
@@ -92,6 +93,7 @@ PyObject *perf_open_mark(PyObject *module, PyObject *args);
 PyObject *perf_open_tracepoint(PyObject *module, PyObject *args);
 PyObject *perf_id(PyObject *module, PyObject *args);
 PyObject *perf_redirect(PyObject *module, PyObject *args);
+PyObject *minor_faults(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);
 
 /* stopwatch.c */
@@ -100,11 +102,12 @@ int stopwatch_add_type(PyObject *module);
 /* follow.c */
 PyObject *ptrace_request(PyObject *module, PyObject *args);
 PyObject *ptrace_event_message(PyObject *module, PyObject *args);
-PyObject *ptrace_system_call(PyObject *module, PyObject *args);
+PyObject *next_stop(PyObject *module, PyObject *args);
 PyObject *allow_tracer(PyObject *module, PyObject *args);
 PyObject *same_memory(PyObject *module, PyObject *args);
 PyObject *system_calls(PyObject *module, PyObject *unused);
 PyObject *zero_page_entries(PyObject *module, PyObject *unused);
+PyObject *add_pagemap(PyObject *module, PyObject *args);
 PyObject *stamped_reading(PyObject *module, PyObject *args);
 
 /* runs.c */
