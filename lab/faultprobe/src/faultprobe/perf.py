@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import errno
 import mmap
+import operator
 import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from faultprobe import _native, procfs
 from faultprobe.perfrecords import (
@@ -40,6 +41,8 @@ ALL_RINGS_BYTES = 32 << 20
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
 ANY_PROCESSOR = -1
 DETAIL_TEST_RING_BYTES = 256 << 10
+# Of an event, whatever it is of.
+TIME_NS = operator.itemgetter(0)
 
 
 class PerfRefused(OSError):
@@ -91,6 +94,7 @@ def best_detail() -> int:
     without locks (not 32-bit arm without LPAE); the sizes of pages take Linux 5.11. They cost a walk of the
     page tables for each fault, so nobody asks where there are no huge pages.
     """
+    # The answer is mostly in the first of some twenty files.
     has_huge = any(mode not in ("never", "deny", "inherit") for mode in _huge_page_modes())
     has_huge = has_huge or bool(procfs.read_int("/proc/sys/vm/nr_hugepages"))
     return next(
@@ -99,19 +103,23 @@ def best_detail() -> int:
     )
 
 
-def _huge_page_modes() -> list[str]:
+def _huge_page_modes() -> Iterator[str]:
     """The modes of huge pages; since Linux 6.8 each size has one of its own beside the common one, which
     "inherit" refers to."""
+    yield from _modes_in(HUGE_PAGES)
     try:
         # Path.glob takes as long as all that is traced when it is emulated.
         with os.scandir(HUGE_PAGES) as found:
-            folders = [each.name for each in found if each.name.startswith("hugepages-")]
+            folders = [each.path for each in found if each.name.startswith("hugepages-")]
     except OSError:
-        return []
-    files = [
-        f"{HUGE_PAGES}/{each}/{name}" for each in ("", *folders) for name in ("enabled", "shmem_enabled")
-    ]
-    return [procfs.read_choice(each) or "never" for each in files]
+        return
+    for each in folders:
+        yield from _modes_in(each)
+
+
+def _modes_in(folder: str) -> Iterator[str]:
+    for name in ("enabled", "shmem_enabled"):
+        yield procfs.read_choice(f"{folder}/{name}") or "never"
 
 
 # What has worked once in this process, which may follow many programs.
@@ -145,6 +153,9 @@ class NoRecorder:
     def mark(self, tid: int, address: int, is_thumb: bool = False) -> bool:
         """Nothing can be watched."""
         return False
+
+    def take_back_marks(self) -> None:
+        """There are none."""
 
     def drain(self) -> None:
         """Nothing to take."""
@@ -256,8 +267,14 @@ class Recorder:
 
     @property
     def is_marked(self) -> bool:
-        """Whether some mark was not reached yet, as far as `new_events` has told."""
+        """Whether some mark was not taken back yet."""
         return bool(self._marks)
+
+    def take_back_marks(self) -> None:
+        """Takes back the marks that were reached; `new_events` does so, too."""
+        for mark, descriptors in list(self._marks.items()):
+            if any(_count(each) for each in descriptors):
+                self._disarm(*mark)
 
     def drain(self) -> None:
         """Takes what the rings hold, so that the kernel has room again. From any thread."""
@@ -274,9 +291,7 @@ class Recorder:
             undecoded, self._undecoded = self._undecoded, []
         new = [event for decoder, data in undecoded for event in decoder.decode(data)]
         self._events += new
-        for event in new:
-            if isinstance(event, Reached):
-                self._disarm(event.tid, event.address)
+        self.take_back_marks()
         return new
 
     def _disarm(self, tid: int, address: int) -> None:
@@ -287,12 +302,12 @@ class Recorder:
     def events(self) -> list[Event]:
         """Everything so far, in order of time."""
         self.new_events()
-        return sorted(self._events, key=lambda event: event.time_ns)
+        return sorted(self._events, key=TIME_NS)
 
     @property
     def counted(self) -> int:
         """Faults the events counted: equals the number of Fault records unless some were lost."""
-        return sum(int.from_bytes(os.read(each, 8), sys.byteorder) for each in self._descriptors)
+        return sum(_count(each) for each in self._descriptors)
 
     @property
     def lost(self) -> int:
@@ -303,13 +318,14 @@ class Recorder:
         """
         self.new_events()
         told = sum(decoder.lost for decoder in self._decoders)
-        return max(told, self.counted - sum(isinstance(each, Fault) for each in self._events))
+        return max(told, self.counted - sum(decoder.faults for decoder in self._decoders))
 
     @property
     def misdated(self) -> int:
         """Faults whose time is of another recorder's clock (see `Decoder`), or still to come."""
         latest_ns = time.monotonic_ns() + CLOCK_SLACK_NS
-        ahead = sum(isinstance(each, Fault) and each.time_ns > latest_ns for each in self.events())
+        self.new_events()
+        ahead = sum(each.time_ns > latest_ns and isinstance(each, Fault) for each in self._events)
         return ahead + sum(decoder.misdated for decoder in self._decoders)
 
     def close(self) -> None:
@@ -326,6 +342,11 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _count(descriptor: int) -> int:
+    """How often an event has happened."""
+    return int.from_bytes(os.read(descriptor, 8), sys.byteorder)
 
 
 def _ring_bytes(cpus: int) -> int:

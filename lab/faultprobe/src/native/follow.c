@@ -9,11 +9,14 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/perf_event.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,7 +24,7 @@
 
 /* struct ptrace_syscall_info of <linux/ptrace.h>, which collides with libc's <sys/ptrace.h>. */
 struct system_call_info {
-    uint8_t op; /* 0 none, 1 entry, 2 exit */
+    uint8_t op; /* 0 none, AT_ENTRY, AT_EXIT */
     uint8_t padding[3];
     uint32_t arch;
     uint64_t instruction;
@@ -39,6 +42,9 @@ struct system_call_info {
 };
 
 enum { GET_SYSCALL_INFO = 0x420e, SET_PTRACER = 0x59616d61 };
+enum { AT_ENTRY = 1, AT_EXIT = 2 };
+/* With PTRACE_O_TRACESYSGOOD. */
+enum { SYSTEM_CALL_STOP = SIGTRAP | 0x80 };
 
 /* glibc's ptrace is variadic and types the request as an enum, musl's as int: one call for both. */
 static long trace(long request, int pid, uintptr_t address, uintptr_t data)
@@ -76,39 +82,194 @@ PyObject *ptrace_event_message(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLong(message);
 }
 
-/*
- * ptrace_system_call(pid) -> (op, instruction, stack, number, args or result)
- * op is 1 at the entry, where the last item is a tuple of six, 2 at the exit, where number is 0 and
- * the last item is the result (negative errno on failure), and 0 elsewhere.
- */
-PyObject *ptrace_system_call(PyObject *module, PyObject *args)
+/* The counters of a stopped thread, minor and major faults together, from its /proc/PID/stat. */
+static int read_counts(int stat, unsigned long long *counts)
 {
+    char text[4096], *at;
+    ssize_t got = pread(stat, text, sizeof text - 1, 0);
+
+    if (got < 0)
+        return -1;
+    text[got] = '\0';
+    /* The name may be any bytes: the last ')' ends it. What follows begins with field 3. */
+    at = strrchr(text, ')');
+    *counts = 0;
+    for (int field = 3; at != NULL && field <= 12; field++) {
+        at = strchr(at + 1, ' ');
+        if (at != NULL && (field == 10 || field == 12))
+            *counts += strtoull(at, NULL, 10);
+    }
+    if (at != NULL)
+        return 0;
+    errno = EINVAL;
+    return -1;
+}
+
+/* A thread that is stopped at a system call; `pid` is 0 for none. */
+struct call_stop {
     int pid;
     struct system_call_info info;
-    unsigned long long ip, sp;
+    long long time_ns;
+    unsigned long long counts;
+};
+
+/* Fills in `stop`, with none when the thread was killed meanwhile. -1: exception. */
+static int look_at_call(int pid, PyObject *thread, struct call_stop *stop)
+{
+    PyObject *stat = PyObject_GetAttrString(thread, "stat");
+    int descriptor = stat != NULL ? (int)PyLong_AsLong(stat) : -1;
+    struct timespec time;
+
+    Py_XDECREF(stat);
+    if (PyErr_Occurred())
+        return -1;
+    memset(stop, 0, sizeof *stop);
+    if (trace(GET_SYSCALL_INFO, pid, sizeof stop->info, (uintptr_t)&stop->info) < 0 ||
+        clock_gettime(CLOCK_MONOTONIC, &time) != 0 || read_counts(descriptor, &stop->counts) != 0) {
+        if (errno == ESRCH)
+            return 0;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    stop->pid = pid;
+    stop->time_ns = (long long)time.tv_sec * 1000000000LL + (long long)time.tv_nsec;
+    return 0;
+}
+
+/* The `call` of next_stop. */
+static PyObject *told(const struct call_stop *stop)
+{
+    const struct system_call_info *info = &stop->info;
+    unsigned long long given[6], ip = info->instruction, sp = info->stack;
+
+    if (stop->pid == 0)
+        Py_RETURN_NONE;
+    if (info->op == AT_ENTRY) {
+        for (int at = 0; at < 6; at++)
+            given[at] = info->as.entry.args[at];
+        return Py_BuildValue("(iLKKKK(KKKKKK))", AT_ENTRY, stop->time_ns, stop->counts, ip, sp,
+                             (unsigned long long)info->as.entry.number, given[0], given[1],
+                             given[2], given[3], given[4], given[5]);
+    }
+    if (info->op != AT_EXIT)
+        return Py_BuildValue("(iLKKKKL)", 0, stop->time_ns, stop->counts, ip, sp, 0ULL, 0LL);
+    /* On a 32-bit machine an address in the upper half comes sign-extended. */
+    return Py_BuildValue("(iLKKKKL)", AT_EXIT, stop->time_ns, stop->counts, ip, sp, 0ULL,
+                         info->as.exit.is_error ? (long long)info->as.exit.result
+                                                : (long long)(unsigned long)info->as.exit.result);
+}
+
+/* Whether nobody need look at the entry of this call. -1: exception. */
+static int is_quiet(const struct call_stop *stop, PyObject *thread, PyObject *looked_at)
+{
+    PyObject *number, *stack_seen;
+    int answer;
+
+    if (looked_at == Py_None || stop->info.op != AT_ENTRY)
+        return 0;
+    stack_seen = PyObject_GetAttrString(thread, "stack_seen");
+    number = PyLong_FromUnsignedLongLong(stop->info.as.entry.number);
+    answer = stack_seen != NULL && number != NULL ? PySet_Contains(looked_at, number) : -1;
+    if (answer >= 0)
+        answer = answer == 0 && PyObject_IsTrue(stack_seen) == 1;
+    Py_XDECREF(stack_seen);
+    Py_XDECREF(number);
+    return answer;
+}
+
+static int is_stop(const siginfo_t *info)
+{
+    return info->si_code == CLD_TRAPPED || info->si_code == CLD_STOPPED;
+}
+
+/*
+ * The next stop, which is taken, or the next end, which is left to be reaped; `si_pid` is 0 when
+ * there is none and it is not to be waited for. Begun anew after a signal whose handler did not
+ * raise. -1: errno, or an exception.
+ */
+static int wait_for_any(siginfo_t *info, int is_waiting)
+{
+    const int options = WEXITED | WSTOPPED | WNOWAIT | __WALL | __WNOTHREAD;
+
+    for (;;) {
+        int failed;
+
+        memset(info, 0, sizeof *info);
+        Py_BEGIN_ALLOW_THREADS failed =
+            waitid(P_ALL, 0, info, options | (is_waiting ? 0 : WNOHANG));
+        Py_END_ALLOW_THREADS if (failed && errno == EINTR && PyErr_CheckSignals() == 0) continue;
+        if (failed || !is_stop(info))
+            return failed;
+        /* Not there any more when the thread was killed meanwhile: what it does next is told next.
+         */
+        if (waitid(P_PID, (id_t)info->si_pid, info, WSTOPPED | WNOHANG | __WALL) != 0)
+            return -1;
+        if (info->si_pid != 0)
+            return 0;
+    }
+}
+
+/*
+ * next_stop(threads, looked_at, is_waiting) -> (tid, status, call, entered)
+ *
+ * The next stop of a thread that this one follows, which stays stopped, or the end of one, which
+ * stays to be reaped; tid is 0 when there is none and it is not to be waited for. The status is
+ * None for an end, and otherwise the signal and, above its lowest 8 bits, the event. `threads` are
+ * those followed, by number; the `stat` of each is the descriptor of its /proc/PID/stat. For one of
+ * these that is stopped at a system call, `call` is (op, nanoseconds of CLOCK_MONOTONIC, minor +
+ * major faults, instruction, stack, number, args or result): op is 1 at the entry, where the last
+ * item is a tuple of six, 2 at the exit, where number is 0 and the last item is the result
+ * (negative errno on failure), and 0 elsewhere. It is None everywhere else, and when the thread was
+ * killed meanwhile.
+ *
+ * A stop at the entry of a call whose number is not in the set `looked_at` is passed over, and so
+ * is its exit when the counters have not risen and nothing was told in between: most of a program's
+ * calls change nothing, and it waits for whoever looks. A call that was entered so and did not end
+ * so is told with what came instead: `entered` is (tid, its call). With None in place of the set,
+ * and for a thread whose `stack_seen` is false, nothing is passed over.
+ *
+ * Raises ChildProcessError when nothing is followed.
+ */
+PyObject *next_stop(PyObject *module, PyObject *args)
+{
+    PyObject *threads, *looked_at, *key, *thread;
+    struct call_stop stop = {.pid = 0}, entered = {.pid = 0};
+    siginfo_t info;
+    int is_waiting, is_passed_over;
 
     (void)module;
-    if (!PyArg_ParseTuple(args, "i:ptrace_system_call", &pid))
+    if (!PyArg_ParseTuple(args, "O!Op:next_stop", &PyDict_Type, &threads, &looked_at, &is_waiting))
         return NULL;
-    memset(&info, 0, sizeof info);
-    if (trace(GET_SYSCALL_INFO, pid, sizeof info, (uintptr_t)&info) < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    ip = info.instruction;
-    sp = info.stack;
-    if (info.op == 1) {
-        unsigned long long given[6];
-
-        for (int at = 0; at < 6; at++)
-            given[at] = info.as.entry.args[at];
-        return Py_BuildValue("(iKKK(KKKKKK))", 1, ip, sp, (unsigned long long)info.as.entry.number,
-                             given[0], given[1], given[2], given[3], given[4], given[5]);
-    }
-    if (info.op != 2)
-        return Py_BuildValue("(iKKKL)", 0, ip, sp, 0ULL, 0LL);
-    /* On a 32-bit machine an address in the upper half comes sign-extended. */
-    return Py_BuildValue("(iKKKL)", 2, ip, sp, 0ULL,
-                         info.as.exit.is_error ? (long long)info.as.exit.result
-                                               : (long long)(unsigned long)info.as.exit.result);
+    do {
+        is_passed_over = stop.pid = 0;
+        if (wait_for_any(&info, is_waiting) != 0)
+            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+        if (!is_stop(&info) || info.si_status != SYSTEM_CALL_STOP)
+            break;
+        key = PyLong_FromLong(info.si_pid);
+        thread = key != NULL ? PyDict_GetItemWithError(threads, key) : NULL;
+        Py_XDECREF(key);
+        if (thread == NULL || look_at_call(info.si_pid, thread, &stop) != 0 || stop.pid == 0)
+            break;
+        if (entered.pid == 0) {
+            is_passed_over = is_quiet(&stop, thread, looked_at) > 0;
+            if (is_passed_over)
+                entered = stop;
+        } else if (entered.pid == stop.pid && stop.info.op == AT_EXIT &&
+                   stop.counts == entered.counts) {
+            is_passed_over = 1;
+            entered.pid = 0;
+        }
+        /* It fails for one that was killed meanwhile, whose end comes next. */
+        if (is_passed_over)
+            (void)trace(PTRACE_SYSCALL, stop.pid, 0, 0);
+    } while (is_passed_over && PyErr_CheckSignals() == 0);
+    if (PyErr_Occurred())
+        return NULL;
+    return Py_BuildValue(
+        "(lNNN)", (long)info.si_pid,
+        is_stop(&info) ? PyLong_FromLong(info.si_status) : Py_BuildValue(""), told(&stop),
+        entered.pid != 0 ? Py_BuildValue("(iN)", entered.pid, told(&entered)) : Py_BuildValue(""));
 }
 
 /*
@@ -210,6 +371,46 @@ PyObject *zero_page_entries(PyObject *module, PyObject *unused)
         }
     }
     return answer;
+}
+
+/*
+ * add_pagemap(pagemap, page, count, entries): puts the entries of all present or swapped pages
+ * among `count` from `page` on into the dictionary `entries`, by page number. Raises OSError.
+ */
+PyObject *add_pagemap(PyObject *module, PyObject *args)
+{
+    const uint64_t is_there = 3ULL << 62; /* present, swapped */
+    unsigned long long page;
+    Py_ssize_t count, got;
+    uint64_t *read;
+    PyObject *entries;
+    int pagemap, failed = 0;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iKnO!:add_pagemap", &pagemap, &page, &count, &PyDict_Type,
+                          &entries))
+        return NULL;
+    read = malloc((size_t)count * sizeof *read);
+    if (read == NULL)
+        return PyErr_NoMemory();
+    got = pread(pagemap, read, (size_t)count * sizeof *read, (off_t)(page * sizeof *read));
+    if (got < 0)
+        PyErr_SetFromErrno(PyExc_OSError);
+    for (Py_ssize_t at = 0; !failed && at < got / (Py_ssize_t)sizeof *read; at++) {
+        PyObject *number, *entry;
+
+        if (!(read[at] & is_there))
+            continue;
+        number = PyLong_FromUnsignedLongLong(page + (unsigned long long)at);
+        entry = PyLong_FromUnsignedLongLong(read[at]);
+        failed = number == NULL || entry == NULL || PyDict_SetItem(entries, number, entry) != 0;
+        Py_XDECREF(number);
+        Py_XDECREF(entry);
+    }
+    free(read);
+    if (failed || got < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /*

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
 #include <sys/stat.h>
@@ -68,6 +69,50 @@ PyObject *set_personality(PyObject *module, PyObject *args)
 #define SYS_fsmount 432
 #endif
 enum { FSCONFIG_CREATE = 6, FS_CLOEXEC = 1 };
+
+/*
+ * read_file(path) -> bytes: a whole file, as they are in /proc and /sys, where the size of one is
+ * not known before. Raises OSError.
+ */
+PyObject *read_file(PyObject *module, PyObject *args)
+{
+    PyObject *path, *answer = NULL;
+    size_t room = 0, length = 0;
+    ssize_t got = -1;
+    char *text = NULL;
+    int file, saved;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O&:read_file", PyUnicode_FSConverter, &path))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS file = open(PyBytes_AsString(path), O_RDONLY | O_CLOEXEC);
+    while (file >= 0) {
+        if (length == room) {
+            char *more = realloc(text, room = room ? room * 2 : 16384);
+
+            if (more == NULL) {
+                got = -1;
+                errno = ENOMEM;
+                break;
+            }
+            text = more;
+        }
+        got = read(file, text + length, room - length);
+        if (got > 0)
+            length += (size_t)got;
+        else if (got == 0 || errno != EINTR)
+            break;
+    }
+    saved = errno;
+    if (file >= 0)
+        close(file);
+    errno = saved;
+    Py_END_ALLOW_THREADS if (got == 0) answer = PyBytes_FromStringAndSize(text, (Py_ssize_t)length);
+    else PyErr_SetFromErrnoWithFilename(PyExc_OSError, PyBytes_AsString(path));
+    free(text);
+    Py_DECREF(path);
+    return answer;
+}
 
 /*
  * debugfs_open(name, flags) -> descriptor of a file at the root of debugfs. The file system is

@@ -85,6 +85,7 @@ PyObject *libc_identity(PyObject *module, PyObject *unused);
 PyObject *libc_address(PyObject *module, PyObject *unused);
 PyObject *get_personality(PyObject *module, PyObject *unused);
 PyObject *set_personality(PyObject *module, PyObject *args);
+PyObject *read_file(PyObject *module, PyObject *args);
 PyObject *debugfs_open(PyObject *module, PyObject *args);
 PyObject *measure_fault_around(PyObject *module, PyObject *args);
 
@@ -106,6 +107,7 @@ int map_ring(struct mapped_ring *ring, int descriptor, size_t data_bytes);
 void unmap_ring(struct mapped_ring *ring);
 size_t waiting_in_ring(const struct mapped_ring *ring);
 void take_from_ring(struct mapped_ring *ring, char *into, size_t length);
+PyObject *minor_faults(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);
 
 /* course.c */
@@ -120,11 +122,12 @@ int stopwatch_add_type(PyObject *module);
 /* follow.c */
 PyObject *ptrace_request(PyObject *module, PyObject *args);
 PyObject *ptrace_event_message(PyObject *module, PyObject *args);
-PyObject *ptrace_system_call(PyObject *module, PyObject *args);
+PyObject *next_stop(PyObject *module, PyObject *args);
 PyObject *allow_tracer(PyObject *module, PyObject *args);
 PyObject *same_memory(PyObject *module, PyObject *args);
 PyObject *system_calls(PyObject *module, PyObject *unused);
 PyObject *zero_page_entries(PyObject *module, PyObject *unused);
+PyObject *add_pagemap(PyObject *module, PyObject *args);
 PyObject *stamped_reading(PyObject *module, PyObject *args);
 
 /* runs.c */

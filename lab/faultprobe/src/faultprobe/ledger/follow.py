@@ -13,9 +13,10 @@ import contextlib
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faultprobe import _native, names, procfs
 from faultprobe.ledger import calls, elf, pagemap
@@ -50,6 +51,9 @@ from faultprobe.ledger.threads import (
 )
 from faultprobe.perf import Fault, NoRecorder, Recorder
 
+if TYPE_CHECKING:
+    from faultprobe._native import SystemCallStop
+
 PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_DETACH = 24, 0x4206, 0x4207, 0x4208, 17
 OPTION_SYSGOOD, OPTION_FORK, OPTION_VFORK, OPTION_CLONE = 1, 2, 4, 8
 OPTION_EXEC, OPTION_EXIT, OPTION_KILL = 16, 64, 1 << 20
@@ -57,7 +61,8 @@ OPTION_EXEC, OPTION_EXIT, OPTION_KILL = 16, 64, 1 << 20
 OPTIONS = OPTION_SYSGOOD | OPTION_FORK | OPTION_VFORK | OPTION_CLONE | OPTION_EXEC | OPTION_EXIT | OPTION_KILL
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_EXIT, EVENT_STOP = 1, 2, 3, 4, 6, 128
 SYSTEM_CALL_STOP = signal.SIGTRAP | 0x80
-WALL, WNOTHREAD = 0x40000000, 0x20000000
+WALL = 0x40000000
+CHUNK_BYTES = CHUNK_PAGES * PAGE
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 AT_ENTRY, AT_SECURE = 9, 23
 
@@ -89,21 +94,23 @@ class Follower:
         _native.ptrace_request(PTRACE_SEIZE, self.journal.pid, OPTIONS)
         self._add(self.journal.pid, self.journal.pid, self._new_space())
 
-    def follow(self, is_done: Callable[[], bool] = lambda: False) -> None:
+    def follow(self, is_done: Callable[[], bool] | None = None) -> None:
         """Runs until nothing followed is left, or until `is_done`, which is asked after each stop."""
+        looked_at = self._numbers_looked_at() if is_done is None else None
         with draining(self._recorder) if self._reads_meanwhile else contextlib.nullcontext():
-            while (self._threads or self._early) and not is_done():
-                options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | WALL | WNOTHREAD
+            while (self._threads or self._early) and not (is_done is not None and is_done()):
                 try:
-                    info = os.waitid(os.P_ALL, 0, options)
+                    tid, status, call, entered = _native.next_stop(self._threads, looked_at, True)
                 except ChildProcessError:
                     break
-                assert info is not None
-                if info.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
-                    self._ended(info.si_pid)
-                    continue
-                os.waitpid(info.si_pid, WALL)
-                self._stopped(info.si_pid, info.si_status)
+                if entered is not None:
+                    self._entered(self._threads[entered[0]], entered[1])
+                self._take(tid, status, call)
+
+    def _numbers_looked_at(self) -> frozenset[int]:
+        """The numbers of the calls that change an address space or end a phase."""
+        looked_at = calls.CHANGING | calls.LOOKED_AT_FIRST | {self.journal.phase_call}
+        return frozenset(number for number, name in self._names.items() if name in looked_at)
 
     def kill(self) -> None:
         """Ends everything that is still followed, by the ids the kernel gave."""
@@ -115,7 +122,14 @@ class Follower:
 
     # Stops
 
-    def _stopped(self, tid: int, status: int) -> None:
+    def _take(self, tid: int, status: int | None, call: SystemCallStop | None) -> None:
+        """Deals with a stop or, without a status, with an end; see _native.next_stop."""
+        if status is None:
+            self._ended(tid)
+        else:
+            self._stopped(tid, status, call)
+
+    def _stopped(self, tid: int, status: int, call: SystemCallStop | None = None) -> None:
         event, number = status >> 8, status & 0xFF
         thread = self._threads.get(tid)
         if thread is None:
@@ -124,7 +138,10 @@ class Follower:
             return
         try:
             if number == SYSTEM_CALL_STOP:
-                self._at_system_call(thread)
+                if call is None:
+                    # Killed while it was stopped: its end is what is told next.
+                    return
+                self._at_system_call(thread, call)
             elif event in (EVENT_FORK, EVENT_VFORK, EVENT_CLONE):
                 self._born(thread, _native.ptrace_event_message(tid))
             elif event == EVENT_EXEC:
@@ -145,7 +162,7 @@ class Follower:
             deliver = number if event == 0 and number != SYSTEM_CALL_STOP else 0
             self._go_on(tid, deliver)
         except ProcessLookupError:
-            # Killed while it was stopped: its end is what waitid tells next.
+            # Killed while it was stopped: its end is what is told next.
             return
 
     def _go_on(self, tid: int, signal_number: int) -> None:
@@ -156,19 +173,16 @@ class Follower:
         """Leaves a thread to the signal that stopped its process, until SIGCONT."""
         _native.ptrace_request(PTRACE_LISTEN, tid, 0)
 
-    def _at_system_call(self, thread: Thread) -> None:
-        if self._recorder.is_marked:
-            # A mark that was reached is taken back, and costs nothing from here on.
-            self._take_events()
-        op, instruction, stack, number, args = _native.ptrace_system_call(thread.tid)
-        now, counts = time.monotonic_ns(), counts_of(thread)
-        if thread.tid != thread.pid and not thread.stack_seen:
+    def _at_system_call(self, thread: Thread, stop: SystemCallStop) -> None:
+        op, now, counts, _, stack, _, args = stop
+        if not thread.stack_seen:
             thread.stack_seen = True
             self._write(StackSeen(now, thread.tid, thread.space.number, stack))
         if op == 1 and isinstance(args, tuple):
-            thread.number, thread.args, thread.instruction = number, args, instruction
-            thread.entered_ns, thread.counts_entered = now, counts
-            name = self._names.get(number, "")
+            self._entered(thread, stop)
+            if self._recorder.is_marked:
+                self._recorder.take_back_marks()
+            name = self._names.get(thread.number, "")
             if name == "mmap" and calls.MMAP_TAKES_A_POINTER:
                 thread.args = mmap_arguments(thread.tid, args[0])
             if name in calls.LOOKED_AT_FIRST:
@@ -178,6 +192,11 @@ class Follower:
         elif op == 2 and isinstance(args, int) and thread.number >= 0:
             self._left(thread, now, counts, args)
             thread.number = -1
+
+    def _entered(self, thread: Thread, stop: SystemCallStop) -> None:
+        _, thread.entered_ns, thread.counts_entered, thread.instruction, _, thread.number, args = stop
+        assert isinstance(args, tuple)
+        thread.args = args
 
     def _look_before(self, thread: Thread, name: str) -> None:
         gone = calls.range_at_stake(name, thread.args, thread.space.program_break)
@@ -207,7 +226,7 @@ class Follower:
             self._snapshot(thread, set(range(first, last + 1)))
 
     def _born(self, parent: Thread, tid: int) -> None:
-        is_thread = Path(f"/proc/{parent.pid}/task/{tid}").exists()
+        is_thread = os.access(f"/proc/{parent.pid}/task/{tid}", os.F_OK)
         if is_thread:
             self._add(tid, parent.pid, parent.space)
         else:
@@ -238,7 +257,6 @@ class Follower:
         space = self._new_space()
         self._add(pid, pid, space)
         new = self._threads[pid]
-        new.stack_seen = True
         mappings = procfs.maps(str(pid))
         space.program_break = program_break(pid, mappings)
         now = time.monotonic_ns()
@@ -249,7 +267,7 @@ class Follower:
                 space.number,
                 mappings,
                 space.program_break,
-                names.as_in_maps(str(Path(f"/proc/{pid}/exe").readlink())),
+                names.as_in_maps(procfs.link(f"/proc/{pid}/exe")),
                 bool(auxiliary(pid).get(AT_SECURE, 0)),
                 entered_ns,
                 counts_entered,
@@ -269,7 +287,7 @@ class Follower:
     def _mark_start_up(self, pid: int) -> None:
         """Has it told when the program is entered, and when main is, if the file still names it."""
         entry = auxiliary(pid).get(AT_ENTRY, 0)
-        parsed = elf.read(str(Path(f"/proc/{pid}/exe").readlink()))
+        parsed = elf.read(procfs.link(f"/proc/{pid}/exe"))
         if parsed is None or not entry:
             return
         entry -= parsed.starts_in_thumb
@@ -342,16 +360,18 @@ class Follower:
     # What was touched, and looking at it
 
     def _take_events(self) -> None:
-        spaces = {thread.pid: thread.space for thread in self._threads.values()}
+        touched: defaultdict[int, set[int]] = defaultdict(set)
         for event in self._recorder.new_events():
             if isinstance(event, Fault):
-                chunk = event.address // PAGE // CHUNK_PAGES
-                space = spaces.get(event.pid)
-                if space is None:
-                    self._unplaced.setdefault(event.pid, set()).add(chunk)
-                else:
-                    space.touched.add(chunk)
-                    space.unread.add(chunk)
+                touched[event.pid].add(event.address // CHUNK_BYTES)
+        spaces = {thread.pid: thread.space for thread in self._threads.values()}
+        for pid, chunks in touched.items():
+            space = spaces.get(pid)
+            if space is None:
+                self._unplaced.setdefault(pid, set()).update(chunks)
+            else:
+                space.touched |= chunks
+                space.unread |= chunks
 
     def _chunks_of(self, extent: tuple[int, int], among: set[int] | None) -> set[int]:
         """The chunks of a range of addresses; `among` the touched ones, after asking the rings."""
@@ -410,7 +430,7 @@ class Follower:
 
     def _add(self, tid: int, pid: int, space: Space) -> None:
         stat = os.open(f"/proc/{pid}/task/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        self._threads[tid] = Thread(tid, pid, space, stat)
+        self._threads[tid] = Thread(tid, pid, space, stat, stack_seen=tid == pid)
         chunks = self._unplaced.pop(tid, set())
         space.touched |= chunks
         space.unread |= chunks

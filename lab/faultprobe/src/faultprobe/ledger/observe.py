@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from faultprobe import _native, procfs
 from faultprobe.ledger import document, pagemap
@@ -30,8 +30,6 @@ from faultprobe.ledger.follow import (
     PTRACE_DETACH,
     PTRACE_INTERRUPT,
     PTRACE_SEIZE,
-    WALL,
-    WNOTHREAD,
     Follower,
 )
 from faultprobe.ledger.journal import Journal, MapsRead, MapTaken, Window
@@ -40,6 +38,9 @@ from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.threads import Thread, chunks_of_all, program_break
 from faultprobe.memorymap import linking
 from faultprobe.perf import NoRecorder, Recorder, best_detail
+
+if TYPE_CHECKING:
+    from faultprobe._native import SystemCallStop
 
 # A stop is told by SIGCHLD, which another thread of ours may have taken: look by ourselves as often as this.
 LOOK_SECONDS = 0.02
@@ -177,32 +178,28 @@ class Observer(Follower):
 
     def _take_stop(self) -> bool:
         """Deals with one stop or end, if there is one."""
-        options = os.WEXITED | os.WSTOPPED | os.WNOWAIT | os.WNOHANG | WALL | WNOTHREAD
         try:
-            info = os.waitid(os.P_ALL, 0, options)
+            tid, status, call, _ = _native.next_stop(self._threads, None, False)
         except ChildProcessError:
             self._threads.clear()
             self._early.clear()
             return False
-        if info is None:
+        if tid == 0:
             return False
-        if info.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
-            self._held.pop(info.si_pid, None)
-            self._borrowing.discard(info.si_pid)
-            self._ended(info.si_pid)
-        else:
-            os.waitpid(info.si_pid, WALL)
-            self._stopped(info.si_pid, info.si_status)
+        if status is None:
+            self._held.pop(tid, None)
+            self._borrowing.discard(tid)
+        self._take(tid, status, call)
         return True
 
-    def _stopped(self, tid: int, status: int) -> None:
+    def _stopped(self, tid: int, status: int, call: SystemCallStop | None = None) -> None:
         self._held.pop(tid, None)
         event = status >> 8
         if event == EVENT_VFORK and tid in self._threads:
             self._borrowing.add(_native.ptrace_event_message(tid))
         elif event == EVENT_EXEC:
             self._borrowing.discard(tid)
-        super()._stopped(tid, status)
+        super()._stopped(tid, status, call)
 
     def _go_on(self, tid: int, signal_number: int) -> None:
         thread = self._threads[tid]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from array import array
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ ZERO_PAGE_FLAG = 1 << 24
 ENTRY_BYTES = 8
 # One page of entries: what one page table maps on most machines, and a cheap single read.
 CHUNK_PAGES = 512
-PRESENT, SWAPPED, FILE_OR_SHARED, EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 56
+PRESENT, FILE_OR_SHARED, EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
 FRAME = (1 << 55) - 1
 
 
@@ -47,16 +46,7 @@ def read(pid: int, chunks: Iterable[int]) -> dict[int, int]:
     descriptor = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for first, count in _runs(sorted(chunks)):
-            page = first * CHUNK_PAGES
-            data = os.pread(descriptor, count * CHUNK_PAGES * ENTRY_BYTES, page * ENTRY_BYTES)
-            if data.count(0) == len(data):
-                # Nothing there, as in most chunks: seen faster than entry by entry.
-                continue
-            values = array("Q")
-            values.frombytes(data[: len(data) // ENTRY_BYTES * ENTRY_BYTES])
-            for at, value in enumerate(values):
-                if value & (PRESENT | SWAPPED):
-                    entries[page + at] = value
+            _native.add_pagemap(descriptor, first * CHUNK_PAGES, count * CHUNK_PAGES, entries)
     finally:
         os.close(descriptor)
     return entries

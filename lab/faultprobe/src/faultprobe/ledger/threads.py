@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import struct
@@ -10,7 +11,6 @@ import sys
 import threading
 from array import array
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from faultprobe import _native, names, procfs
 from faultprobe.ledger import calls
@@ -57,27 +57,34 @@ class draining:
 
     def __init__(self, recorder: Recorder | NoRecorder) -> None:
         self._recorder = recorder
-        self._done = threading.Event()
+        self._told, self._teller = os.pipe()
         self._thread = threading.Thread(target=self._drain, name="faultprobe-drain", daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
+        os.write(self._teller, b"!")
         self._thread.join()
+        os.close(self._teller)
+        os.close(self._told)
 
     def _drain(self) -> None:
         poller = select.poll()
-        for descriptor in self._recorder.descriptors:
+        for descriptor in (self._told, *self._recorder.descriptors):
             poller.register(descriptor, select.POLLIN)
-        while not self._done.is_set():
-            ready = poller.poll(DRAIN_MILLISECONDS)
+        # The events wake us in time. We must not wake for nothing: the program has to wait for that, too.
+        timeout = None
+        while True:
+            ready = dict(poller.poll(timeout))
             self._recorder.drain()
-            for descriptor, happened in ready:
+            if self._told in ready:
+                return
+            for descriptor, happened in ready.items():
                 # The first process has ended: its events no longer wake anybody, the time-out does.
                 if not happened & select.POLLIN:
                     poller.unregister(descriptor)
+                    timeout = DRAIN_MILLISECONDS
 
 
 def chunks_of_all(mappings: list[procfs.Mapping]) -> set[int]:
@@ -117,7 +124,7 @@ def mmap_arguments(tid: int, address: int) -> tuple[int, ...]:
     """The arguments of an mmap that passes them in memory; the caller has just written them there."""
     word = struct.Struct("@6L")
     try:
-        with Path(f"/proc/{tid}/mem").open("rb", buffering=0) as memory:
+        with io.FileIO(f"/proc/{tid}/mem") as memory:
             memory.seek(address)
             return word.unpack(memory.read(word.size))
     except (OSError, struct.error):
@@ -133,7 +140,7 @@ def path_of(thread: Thread) -> str:
     if flags & calls.MAP_ANONYMOUS:
         return "/dev/zero (deleted)" if flags & calls.MAP_SHARED else ""
     try:
-        return names.as_in_maps(str(Path(f"/proc/{thread.tid}/fd/{descriptor & 0xFFFFFFFF}").readlink()))
+        return names.as_in_maps(procfs.link(f"/proc/{thread.tid}/fd/{descriptor & 0xFFFFFFFF}"))
     except OSError:
         return ""
 
@@ -144,13 +151,13 @@ def shares_memory(parent: int, child: int) -> bool:
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             # No kcmp in this kernel: two spaces with one and the same content are one when vfork made them.
-            return Path(f"/proc/{parent}/maps").read_bytes() == Path(f"/proc/{child}/maps").read_bytes()
+            return _native.read_file(f"/proc/{parent}/maps") == _native.read_file(f"/proc/{child}/maps")
         raise
 
 
 def auxiliary(pid: int) -> dict[int, int]:
     """The auxiliary vector that exec gave a process (getauxval(3))."""
-    data = Path(f"/proc/{pid}/auxv").read_bytes()
+    data = _native.read_file(f"/proc/{pid}/auxv")
     values = array("Q" if sys.maxsize > 2**32 else "L")
     values.frombytes(data[: len(data) // (2 * values.itemsize) * 2 * values.itemsize])
     return dict(zip(values[::2], values[1::2]))
