@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import struct
 
-from faultprobe.ledger.elf import EM_ARM, SHT_SYMTAB, STT_FUNC, Elf, Symbol
+from faultprobe.ledger.elf import EM_ARM, SHT_SYMTAB, STT_FUNC, Elf, NotElf, Symbol
 
 EM_386 = 3
 HEADER_BYTES, SECTION_BYTES = 52, 40
@@ -29,7 +31,7 @@ def program(machine: int, entry: int, functions: dict[bytes, int]) -> bytes:
 
 
 def test_bit_0_of_an_address_on_arm_says_thumb_and_is_no_part_of_it() -> None:
-    parsed = Elf(program(EM_ARM, 0x1005, {b"_start": 0x1005, b"main": 0x2000}))
+    parsed = Elf(io.BytesIO(program(EM_ARM, 0x1005, {b"_start": 0x1005, b"main": 0x2000})))
     assert (parsed.entry, parsed.starts_in_thumb) == (0x1004, True)
     assert parsed.address_of_symbol("_start") == Symbol(0x1004, 16, "_start", True)
     assert parsed.address_of_symbol("main") == Symbol(0x2000, 16, "main", False)
@@ -38,7 +40,62 @@ def test_bit_0_of_an_address_on_arm_says_thumb_and_is_no_part_of_it() -> None:
 
 
 def test_elsewhere_code_may_begin_at_an_odd_address() -> None:
-    parsed = Elf(program(EM_386, 0x1005, {b"_start": 0x1005, b"main": 0x2000}))
+    parsed = Elf(io.BytesIO(program(EM_386, 0x1005, {b"_start": 0x1005, b"main": 0x2000})))
     assert (parsed.entry, parsed.starts_in_thumb) == (0x1005, False)
     assert parsed.address_of_symbol("_start") == Symbol(0x1005, 16, "_start", False)
     assert parsed.symbol_at(0x1004) is None
+
+
+def functions(*entries: tuple[str, int, int]) -> Elf:
+    """A 64-bit big-endian ELF file of functions: name, address and size; a name may be the end of another."""
+    strings = b"\0fprintf\0memset\0$x\0mem\0zzz\0"
+    symbols = b"".join(
+        struct.pack(">IBBHQQ", strings.index(name.encode() + b"\0"), STT_FUNC, 0, 1, address, size)
+        for name, address, size in entries
+    )
+    strings_at, symbols_at = 64, 64 + len(strings)
+    sections = struct.pack(
+        ">IIQQQQIIQQ", 0, SHT_SYMTAB, 0, 0, symbols_at, len(symbols), 1, 0, 0, 24
+    ) + struct.pack(">IIQQQQIIQQ", 0, 3, 0, 0, strings_at, len(strings), 0, 0, 0, 0)
+    sections_at = symbols_at + len(symbols)
+    header = struct.pack(">HHIQQQIHHHHHH", 2, 22, 1, 0, 0, sections_at, 0, 64, 56, 0, 64, 2, 1)
+    whole = b"\x7fELF\x02\x02\x01".ljust(16, b"\0") + header + strings + symbols + sections
+    return Elf(io.BytesIO(whole))
+
+
+def test_of_several_names_at_one_address_the_shortest_with_a_size_is_taken() -> None:
+    parsed = functions(("zzz", 0x100, 0), ("memset", 0x100, 8), ("mem", 0x100, 8), ("mem", 0x200, 0))
+    assert parsed.symbol_at(0x107) == "mem"
+    assert parsed.address_of_symbol("mem") == Symbol(0x100, 8, "mem")
+    # It is at an address that has a better name.
+    assert parsed.address_of_symbol("memset") is None
+    assert (parsed.symbol_at(0x108), parsed.symbol_at(0x200), parsed.symbol_at(0x201)) == (None, "mem", None)
+
+
+def test_a_label_hides_no_function_and_a_mark_is_no_name() -> None:
+    parsed = functions(("memset", 0x100, 64), ("zzz", 0x110, 0), ("$x", 0x118, 64))
+    assert {parsed.symbol_at(each) for each in range(0x100, 0x140)} == {"memset"}
+    assert parsed.symbol_at(0x140) is None
+
+
+def test_a_name_may_be_the_end_of_a_longer_one() -> None:
+    parsed = functions(("fprintf", 0x100, 8), ("printf", 0x200, 8))
+    assert parsed.address_of_symbol("printf") == Symbol(0x200, 8, "printf")
+    assert parsed.address_of_symbol("rintf") is None
+
+
+def test_a_damaged_file_has_fewer_names_and_no_error_but_one() -> None:
+    whole = program(EM_386, 0x1000, {b"main": 0x2000})
+    complete = Elf(io.BytesIO(whole))
+    assert complete.symbol_at(0x2008) == "main"
+    for length in range(len(whole)):
+        try:
+            cut = Elf(io.BytesIO(whole[:length]))
+        except NotElf:
+            assert length < HEADER_BYTES
+            continue
+        assert cut.symbol_at(0x2008) in (None, "main", "mai", "ma", "m")
+    # Every byte may be wrong: a size of the whole address space is no reason to ask for that much memory.
+    for at in range(16, len(whole)):
+        with contextlib.suppress(NotElf):
+            Elf(io.BytesIO(whole[:at] + b"\xff" + whole[at + 1 :])).symbol_at(0x2008)
