@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+from pathlib import Path
 
-from faultprobe.ledger.elf import EM_ARM, SHT_SYMTAB, STT_FUNC, Elf, NotElf, Symbol
+import pytest
+
+from faultprobe.ledger.elf import EM_ARM, SHT_SYMTAB, STT_FUNC, Elf, NotElf, Symbol, read
 
 EM_386 = 3
 HEADER_BYTES, SECTION_BYTES = 52, 40
@@ -46,21 +49,25 @@ def test_elsewhere_code_may_begin_at_an_odd_address() -> None:
     assert parsed.symbol_at(0x1004) is None
 
 
-def functions(*entries: tuple[str, int, int]) -> Elf:
-    """A 64-bit big-endian ELF file of functions: name, address and size; a name may be the end of another."""
-    strings = b"\0fprintf\0memset\0$x\0mem\0zzz\0"
+def image(*entries: tuple[str, int, int], strings_bytes: int = 0) -> bytes:
+    """A 64-bit big-endian ELF file of functions: name, address and size; `strings_bytes` is what it says of
+    its table of names, 0: the truth. "printf" is there as the end of a longer name, "mem" twice."""
+    strings = b"\0fprintf\0memset\0$x\0rawmem\0mem\0zzz\0"
     symbols = b"".join(
-        struct.pack(">IBBHQQ", strings.index(name.encode() + b"\0"), STT_FUNC, 0, 1, address, size)
+        struct.pack(">IBBHQQ", strings.rindex(name.encode() + b"\0"), STT_FUNC, 0, 1, address, size)
         for name, address, size in entries
     )
     strings_at, symbols_at = 64, 64 + len(strings)
     sections = struct.pack(
         ">IIQQQQIIQQ", 0, SHT_SYMTAB, 0, 0, symbols_at, len(symbols), 1, 0, 0, 24
-    ) + struct.pack(">IIQQQQIIQQ", 0, 3, 0, 0, strings_at, len(strings), 0, 0, 0, 0)
+    ) + struct.pack(">IIQQQQIIQQ", 0, 3, 0, 0, strings_at, strings_bytes or len(strings), 0, 0, 0, 0)
     sections_at = symbols_at + len(symbols)
     header = struct.pack(">HHIQQQIHHHHHH", 2, 22, 1, 0, 0, sections_at, 0, 64, 56, 0, 64, 2, 1)
-    whole = b"\x7fELF\x02\x02\x01".ljust(16, b"\0") + header + strings + symbols + sections
-    return Elf(io.BytesIO(whole))
+    return b"\x7fELF\x02\x02\x01".ljust(16, b"\0") + header + strings + symbols + sections
+
+
+def functions(*entries: tuple[str, int, int]) -> Elf:
+    return Elf(io.BytesIO(image(*entries)))
 
 
 def test_of_several_names_at_one_address_the_shortest_with_a_size_is_taken() -> None:
@@ -95,7 +102,15 @@ def test_a_damaged_file_has_fewer_names_and_no_error_but_one() -> None:
             assert length < HEADER_BYTES
             continue
         assert cut.symbol_at(0x2008) in (None, "main", "mai", "ma", "m")
-    # Every byte may be wrong: a size of the whole address space is no reason to ask for that much memory.
     for at in range(16, len(whole)):
         with contextlib.suppress(NotElf):
             Elf(io.BytesIO(whole[:at] + b"\xff" + whole[at + 1 :])).symbol_at(0x2008)
+
+
+@pytest.mark.parametrize("size", [1 << 40, (1 << 64) - 1])
+def test_what_a_file_says_of_its_size_is_no_reason_to_take_that_much_memory(
+    tmp_path: Path, size: int
+) -> None:
+    (tmp_path / "damaged").write_bytes(image(("mem", 0x100, 8), strings_bytes=size))
+    parsed = read(str(tmp_path / "damaged"))
+    assert parsed is not None and parsed.symbol_at(0x104) == "mem"
