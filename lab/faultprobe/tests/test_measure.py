@@ -225,7 +225,7 @@ KILLED_IN_A_PHASE = """
 import os, signal
 from faultprobe import measure
 with measure() as measured:
-    print(measured._helper._pid, flush=True)
+    print(measured._helper.pid, flush=True)
     signal.raise_signal(signal.SIGKILL)
 """
 

@@ -226,7 +226,7 @@ def test_a_helper_killed_in_the_middle_leaves_the_counts() -> None:
     with measure() as block:
         touch()
         assert block._helper is not None
-        os.kill(block._helper._pid, signal.SIGKILL)
+        os.kill(block._helper.pid, signal.SIGKILL)
         time.sleep(0.2)
         touch()
     assert block.minor >= 2 * SOME
@@ -249,7 +249,7 @@ def test_the_helper_ends_with_a_process_that_is_killed() -> None:
 import os, sys, time
 from faultprobe import measure
 with measure() as block:
-    print(block._helper._pid, flush=True)
+    print(block._helper.pid, flush=True)
     time.sleep(60)
 """
     program = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)

@@ -12,6 +12,7 @@ from faultprobe import _native, procfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from faultprobe.document import Details, Experiment, FunctionPlace, PageRun, Phase
+    from faultprobe.helper import Reading
 
 LAZY_MALLOC = "lazy-malloc"
 EXPERIMENTS = (LAZY_MALLOC,)
@@ -73,7 +74,7 @@ def _measured(
     if with_ledger:
         return _with_ledger(size_bytes, scope, fill_value, pipes)
     raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value, *pipes)
-    return _experiment(raw, size_bytes, scope, fill_value)
+    return told(raw, size_bytes, scope, fill_value)
 
 
 def _with_ledger(size_bytes: int, scope: str, fill_value: int, pipes: tuple[int, int]) -> Experiment:
@@ -87,24 +88,35 @@ def _with_ledger(size_bytes: int, scope: str, fill_value: int, pipes: tuple[int,
         return made
     with helper:
         raw = _native.lazy_malloc(SCOPES[scope], size_bytes, fill_value, *pipes)
-        stamped = [(*reading, stamp) for reading, stamp in zip(raw["readings"], raw["stamps"])]
-        start, after_malloc, before_memset, after_memset, after_second = stamped
-        ledger = helper.account(
-            [
-                ("malloc", start, after_malloc),
-                ("memset", before_memset, after_memset),
-                ("memset again", after_memset, after_second),
-            ],
-            threading.get_native_id() if scope == "thread" else 0,
-            with_faults=True,
-        )
-    made = _experiment(raw, size_bytes, scope, fill_value)
+        tid = threading.get_native_id() if scope == "thread" else 0
+        ledger = helper.account(windows(raw), tid, with_faults=True)
+    made = told(raw, size_bytes, scope, fill_value)
     made["ledger"] = ledger
     made["faults"] = helper.faults
     return made
 
 
-def _experiment(raw: _native.LazyMalloc, size_bytes: int, scope: str, fill_value: int) -> Experiment:
+def windows(raw: _native.LazyMalloc) -> list[tuple[str, Reading, Reading]]:
+    """The phases that a ledger accounts for, with their first and last readings."""
+    start, after_malloc, before_memset, after_memset, after_second = (
+        (*reading, stamp) for reading, stamp in zip(raw["readings"], raw["stamps"])
+    )
+    return [
+        ("malloc", start, after_malloc),
+        ("memset", before_memset, after_memset),
+        ("memset again", after_memset, after_second),
+    ]
+
+
+def told(
+    raw: _native.LazyMalloc,
+    size_bytes: int,
+    scope: str = "self",
+    fill_value: int = 0,
+    process: str = "self",
+) -> Experiment:
+    """The experiment's part of a document. `process` (a number below /proc) is the one that made it, which
+    has done nothing since. Raises OSError when that has ended."""
     start, after_malloc, before_memset, after_memset, after_second = raw["readings"]
     return {
         "name": LAZY_MALLOC,
@@ -115,7 +127,7 @@ def _experiment(raw: _native.LazyMalloc, size_bytes: int, scope: str, fill_value
             _phase("memset", before_memset, after_memset),
             _phase("memset again", after_memset, after_second),
         ],
-        "details": _details(raw, scope, fill_value, after_malloc, before_memset),
+        "details": _details(raw, scope, fill_value, after_malloc, before_memset, procfs.maps(process)),
     }
 
 
@@ -135,9 +147,9 @@ def _details(
     fill_value: int,
     before_look: tuple[int, int],
     after_look: tuple[int, int],
+    mappings: list[procfs.Mapping],
 ) -> Details:
     page_size = os.sysconf("SC_PAGE_SIZE")
-    mappings = procfs.maps()
     libc = procfs.mapping_at(mappings, raw["getrusage"])
     window = window_pages(libc.path) if libc is not None else None
     after_malloc, after_memset = raw["states_after_malloc"], raw["states_after_memset"]

@@ -29,8 +29,13 @@ TUNABLE = re.compile(r"GLIBC_TUNABLES|MALLOC_\w+|LD_BIND_NOW|LD_PRELOAD|LD_LIBRA
 CPU_NAME_KEYS = ("model name", "cpu model", "cpu", "processor 0", "uarch", "isa")
 
 
-def collect() -> Facts:
-    """All facts. What cannot be read is None with a reason beside it; nothing is raised for that."""
+def collect(child: int | None = None) -> Facts:
+    """All facts. What cannot be read is None with a reason beside it; nothing is raised for that.
+
+    With `child`, a process that this one has started by its own interpreter and that has changed none of
+    what it inherited (environment, limits, user, personality), they are that process's.
+    """
+    process = "self" if child is None else str(child)
     system = os.uname()
     libc = libc_facts()
     fault_around, reason = fault_around_bytes()
@@ -57,9 +62,9 @@ def collect() -> Facts:
         "rlimits": {"stack": limit(resource.RLIMIT_STACK), "memlock": limit(resource.RLIMIT_MEMLOCK)},
         "perf_event_paranoid": procfs.read_int("/proc/sys/kernel/perf_event_paranoid"),
         "tunables": {name: value for name, value in sorted(os.environ.items()) if TUNABLE.fullmatch(name)},
-        "environment_bytes": bytes_of("/proc/self/environ"),
-        "argv_bytes": bytes_of("/proc/self/cmdline"),
-        "launcher": launcher(os.getppid()),
+        "environment_bytes": bytes_of(f"/proc/{process}/environ"),
+        "argv_bytes": bytes_of(f"/proc/{process}/cmdline"),
+        "launcher": launcher(os.getppid() if child is None else os.getpid()),
         "effective_uid": os.geteuid(),
         "python": {
             "version": sys.version.split()[0],
@@ -140,7 +145,8 @@ def musl_version(loader: str) -> tuple[str | None, str | None]:
 def thp() -> Thp:
     """The modes of transparent huge pages, of all sizes this kernel knows (mTHP from Linux 6.8)."""
     directory = Path(THP_DIRECTORY)
-    names = sorted(each.name for each in directory.glob("hugepages-*")) if directory.is_dir() else []
+    there = [each.name for each in directory.iterdir()] if directory.is_dir() else []
+    names = sorted(each for each in there if each.startswith("hugepages-"))
     modes = {name: procfs.read_choice(f"{THP_DIRECTORY}/{name}/enabled") for name in names}
     return {
         "enabled": procfs.read_choice(f"{THP_DIRECTORY}/enabled"),
@@ -205,7 +211,7 @@ def limit(which: int) -> Limit:
 
 
 def bytes_of(path: str) -> int | None:
-    """Length of the strings exec copied to this process's stack, terminating zeros included."""
+    """Length of the strings exec copied to a process's stack, terminating zeros included."""
     try:
         return len(Path(path).read_bytes())
     except OSError:

@@ -13,13 +13,12 @@ import contextlib
 import errno
 import json
 import os
-import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from faultprobe import _native, procfs
 from faultprobe.ledger.schema import MeasuredLedger
@@ -41,13 +40,13 @@ class Helper:
     """
 
     _turn = _thread.allocate_lock()
-    # Process, requests and answers of one that waits already to look on at this process: see `hired`.
-    hired: ClassVar[tuple[int, int, int] | None] = None
 
-    def __init__(self) -> None:
-        self._pid = 0
-        self._requests = -1
-        self._answers = -1
+    def __init__(self, pid: int = 0, requests: int = -1, answers: int = -1) -> None:
+        """Of a process that is there already: its id, and our ends of what it is asked and answers by."""
+        self.pid = pid
+        self._requests = requests
+        self._answers = answers
+        self._observed = "self"
         self._has_turn = False
         self.faults: list[PhaseFaults] = []
         self.pages: list[MadePages] = []
@@ -63,25 +62,29 @@ class Helper:
             )
         try:
             helper._spawn()
-            answer = helper._hear()
-            if not answer.get("ready"):
-                raise MeasureRefused(
-                    _refusal(answer) or f"the helper process {helper._end()} before it was ready"
-                )
+            helper._wait()
         except BaseException:
             helper.close()
             raise
         return helper
 
+    def look_at(self, pid: int) -> None:
+        """Has one that waits for that (`hired`) look on at another process, which has to permit it. Raises
+        MeasureRefused, OSError."""
+        self._observed = str(pid)
+        self._send(b"%d" % pid)
+        self._wait()
+
+    def _wait(self) -> None:
+        answer = self._hear()
+        if not answer.get("ready"):
+            raise MeasureRefused(
+                self._refusal(answer) or f"the helper process {self._end()} before it was ready"
+            )
+
     def _spawn(self) -> None:
         if not sys.executable:
             raise MeasureRefused("this interpreter does not know its own path, so it cannot start a helper")
-        if Helper.hired is not None:
-            looker, self._requests, self._answers = Helper.hired
-            Helper.hired = None
-            _native.allow_tracer(looker)
-            self._send(b"%d" % os.getpid())
-            return
         # Messages arrive whole, and one sent to a dead helper raises no SIGPIPE.
         requests, requests_read = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._answers, answers_write = os.pipe()
@@ -93,11 +96,11 @@ class Helper:
             numbers = [str(os.getpid()), str(requests_read.fileno()), str(answers_write)]
             argv = [sys.executable, "-c", PROGRAM, package, *numbers]
             # A process group of its own: Ctrl-C is for the program, which then ends its helper itself.
-            self._pid = os.posix_spawn(sys.executable, argv, os.environ, setpgroup=0)
+            self.pid = os.posix_spawn(sys.executable, argv, os.environ, setpgroup=0)
         finally:
             requests_read.close()
             os.close(answers_write)
-        _native.allow_tracer(self._pid)
+        _native.allow_tracer(self.pid)
 
     def account(
         self,
@@ -105,20 +108,24 @@ class Helper:
         tid: int = 0,
         with_faults: bool = False,
         with_pages: bool = False,
+        wake: Callable[[], None] = lambda: None,
     ) -> MeasuredLedger:
         """The ledger of phases (name, first and last reading), of one thread only or (0) of all; then ends.
 
         `with_faults` also fetches each single fault of each phase; they are in `faults` then. `with_pages`
-        fetches which pages the faults made; those are in `pages`, in order of address.
+        fetches which pages the faults made; those are in `pages`, in order of address. `wake` makes the
+        observed process do a system call, at which the helper looks at what it is asked; this one has done
+        one by asking.
         Raises MeasureRefused when there is none.
         """
         request = {"windows": windows, "tid": tid, "with_faults": with_faults, "with_pages": with_pages}
         try:
             self._send(json.dumps(request).encode())
+            wake()
             answer = self._hear()
             if "ledger" not in answer:
                 raise MeasureRefused(
-                    _refusal(answer) or f"the helper process {self._end()} before it answered"
+                    self._refusal(answer) or f"the helper process {self._end()} before it answered"
                 )
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
@@ -145,14 +152,14 @@ class Helper:
         """Ends the process, if it is still there, and lets another one look on."""
         if self._requests >= 0:
             self.forget()
-        if self._pid:
+        if self.pid:
             # Its end is not waited for by itself: it would read the end of its requests only when no fork of
             # this process has a copy of them. Who is traced goes on when the tracer is gone.
             with contextlib.suppress(ChildProcessError):
-                if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
-                    os.kill(self._pid, signal.SIGKILL)
-                    os.waitpid(self._pid, 0)
-            self._pid = 0
+                if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
+            self.pid = 0
             _native.allow_tracer(0)
         if self._has_turn:
             self._has_turn = False
@@ -185,12 +192,24 @@ class Helper:
     def _end(self) -> str:
         """How the helper ended: it has closed its answers."""
         try:
-            _, status = os.waitpid(self._pid, 0)
+            _, status = os.waitpid(self.pid, 0)
         except ChildProcessError:
             return "ended"
-        self._pid = 0
+        self.pid = 0
         code = os.waitstatus_to_exitcode(status)
         return f"was killed (signal {-code})" if code < 0 else f"ended (exit status {code})"
+
+    def _refusal(self, answer: dict[str, Any]) -> str:
+        """What the helper was refused, with the setting that would permit it; empty when it said nothing."""
+        said = str(answer.get("refused", ""))
+        if not said or answer.get("hint") or not said.startswith(f"[Errno {errno.EPERM}]"):
+            return said
+        tracer = procfs.tracer(self._observed)
+        if tracer:
+            return f"{said}: process {tracer} traces this one already (a debugger?), and only one can"
+        scope = procfs.read_int("/proc/sys/kernel/yama/ptrace_scope")
+        yama = f"kernel.yama.ptrace_scope is {scope}, 0 or 1 would permit it; " if scope and scope > 1 else ""
+        return f"{said}: ptrace is forbidden; {yama}in a container it needs the capability SYS_PTRACE"
 
     @classmethod
     def _after_fork(cls) -> None:
@@ -198,16 +217,3 @@ class Helper:
 
 
 os.register_at_fork(after_in_child=Helper._after_fork)
-
-
-def _refusal(answer: dict[str, Any]) -> str:
-    """What the helper was refused, with the setting that would permit it; empty when it said nothing."""
-    said = str(answer.get("refused", ""))
-    if not said or answer.get("hint") or not said.startswith(f"[Errno {errno.EPERM}]"):
-        return said
-    tracer = re.search(r"^TracerPid:\s*([1-9]\d*)$", procfs.read("/proc/self/status") or "", re.MULTILINE)
-    if tracer is not None:
-        return f"{said}: process {tracer[1]} traces this one already (a debugger?), and only one can"
-    scope = procfs.read_int("/proc/sys/kernel/yama/ptrace_scope")
-    yama = f"kernel.yama.ptrace_scope is {scope}, 0 or 1 would permit it; " if scope and scope > 1 else ""
-    return f"{said}: ptrace is forbidden; {yama}in a container it needs the capability SYS_PTRACE"

@@ -1,144 +1,205 @@
-"""A fresh process that measures itself, and the two that look on, forked from one that is loaded already.
+"""`faultprobe run` for a session: a fresh process that measures itself, and what is loaded does the rest.
 
-`faultprobe run` starts an interpreter for its ledger's helper and one for the taking of maps, and each
-imports what it needs. A session has all of that: it forks the two, which wait, and starts only the measured
-process anew, which is told where they are. Nothing of this is in the measured process: it asks the same
-questions through the same kinds of pipes.
+A `run` of its own imports what measuring, accounting and writing take, starts an interpreter for its
+ledger's helper and one for the taking of maps, and each imports what it needs. A session has all of that. It
+starts only the measured process anew (see `subject`), forks one that looks on at it, takes its maps itself,
+and makes the document of what it is told.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
-import json
+import gc
+import marshal
 import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.hired import main; main()"
+from faultprobe import certificate, experiment, facts, jsontext
+from faultprobe.commands.common import EXIT_NOT_AS_PREDICTED, EXIT_OK, EXIT_REFUSED, shell_status
+from faultprobe.helper import Helper
+from faultprobe.run import whole
+
+if TYPE_CHECKING:
+    from faultprobe.document import Experiment
+    from faultprobe.memorymap.model import MemoryMap
+
+PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.subject import main; main()"
 PID_DIGITS = 20
+# As the experiment asks in C (lazy_malloc.c).
+ABOUT_TO_BEGIN, TAKE = b"b", b"t"
+TAKEN, REFUSED = b"+", b"!"
+NO_PIPE = (-1, -1)
 
 
 def run(size_bytes: int, with_ledger: bool, with_maps: bool, file: str) -> int:
     """The exit code of `faultprobe run` in a fresh process, its document in `file`. Raises OSError."""
-    _load(with_ledger, with_maps)
-    told: dict[str, Any] = {"size": size_bytes, "ledger": with_ledger, "maps": with_maps, "file": file}
-    ends: list[int] = []
-    helpers: list[int] = []
-    theirs: list[int] = []
-    try:
-        if with_ledger:
-            requests, answers = _pipes(ends, is_socket=True)
-            helpers.append(_forked(_observer, requests[0], answers[1], ends))
-            told["helper"] = (helpers[-1], requests[1], answers[0])
-            theirs += (requests[1], answers[0])
-        if with_maps:
-            requests, answers = _pipes(ends, is_socket=False)
-            helpers.append(_forked(_watcher, requests[0], answers[1], ends))
-            told["watcher"] = (requests[1], answers[0])
-            theirs += (requests[1], answers[0])
-        for each in theirs:
-            os.set_inheritable(each, True)
-        package = str(Path(__file__).resolve().parent.parent)
-        # Without the site's own modules (-S), which take longer to find than all that is needed.
-        argv = [sys.executable, "-S", "-c", PROGRAM, package, json.dumps(told)]
-        pid = os.posix_spawn(sys.executable, argv, os.environ)
-    finally:
-        # The others hold theirs: whoever ends is noticed by who waits at the other end.
-        for end in ends:
-            os.close(end)
-    code = _code(pid)
-    for helper in helpers:
-        _code(helper)
-    return code
+    with contextlib.ExitStack() as stack:
+        looker = stack.enter_context(_looker()) if with_ledger else None
+        measured = stack.enter_context(_Subject(size_bytes, looker, with_maps))
+        try:
+            made = _experiment(measured, size_bytes)
+            measured.go_on()
+            certified = measured.hear()
+        except EOFError:
+            return measured.end() or EXIT_REFUSED
+        document = whole([made], certified, facts.collect(measured.pid))
+    jsontext.write(document, file)
+    return EXIT_OK if certificate.holds(certified) else EXIT_NOT_AS_PREDICTED
 
 
-def _code(pid: int) -> int:
-    # Not above: the measured process imports this module, and needs none of that.
-    from faultprobe.commands.common import shell_status
-
-    return shell_status(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-
-def _pipes(ends: list[int], is_socket: bool) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Requests and answers, each as (where it is read, where it is written)."""
-    if is_socket:
-        import _socket
-
-        # Messages arrive whole.
-        pair = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        requests = pair[0].detach(), pair[1].detach()
+def _experiment(measured: _Subject, size_bytes: int) -> Experiment:
+    """The experiment as it is made there; raises EOFError when that ends in the middle."""
+    measured.serve()
+    raw = measured.hear()
+    if isinstance(raw, int):
+        raise OSError(raw, os.strerror(raw))
+    if measured.looker is None:
+        measured.go_on()
     else:
-        requests = os.pipe()
-    ends += requests
-    answers = os.pipe()
-    ends += answers
-    return requests, answers
+        ledger = measured.looker.account(experiment.windows(raw), with_faults=True, wake=measured.go_on)
+    made = experiment.told(raw, size_bytes, process=str(measured.pid))
+    if measured.looker is not None:
+        made["ledger"] = ledger
+        made["faults"] = measured.looker.faults
+    if measured.ledger_refused:
+        made["ledger_refused"] = measured.ledger_refused
+    if measured.maps_refused:
+        made["maps_refused"] = measured.maps_refused
+    if measured.maps:
+        from faultprobe.memorymap import states
+
+        made["maps"] = states.to_document(measured.maps)
+        made["maps"]["after"] = [each["name"] for each in made["phases"]]
+    return made
 
 
-def _forked(work: Callable[[int, int], None], requests: int, answers: int, ends: list[int]) -> int:
-    """A fork that does this work and then ends; it keeps none of our ends but these two."""
+class _Subject:
+    """The measured process, started and reaped, and what is learnt of it: the maps taken, `looker` while it
+    can look on, and why there are no maps or no ledger."""
+
+    def __init__(self, size_bytes: int, looker: Helper | None, with_maps: bool) -> None:
+        self.looker = looker
+        self.maps: list[MemoryMap] = []
+        self.maps_refused = self.ledger_refused = ""
+        self._takes_maps = with_maps
+        words, told = os.pipe(), os.pipe()
+        asks = with_maps or looker is not None
+        requests, answers = (os.pipe(), os.pipe()) if asks else (NO_PIPE, NO_PIPE)
+        self._words, self._told = words[1], os.fdopen(told[0], "rb")
+        self._requests, self._answers = requests[0], answers[1]
+        # Ours are no business of its own: whoever ends is noticed by who waits at the other end.
+        theirs = [each for each in (words[0], told[1], requests[1], answers[0]) if each >= 0]
+        package = str(Path(__file__).resolve().parent.parent)
+        numbers = [size_bytes, looker.pid if looker else 0, words[0], told[1], requests[1], answers[0]]
+        # Without the site's own modules (-S), which take longer to find than all that is needed.
+        argv = [sys.executable, "-S", "-c", PROGRAM, package, *map(str, numbers)]
+        self._code: int | None = None
+        try:
+            for each in theirs:
+                os.set_inheritable(each, True)
+            self.pid = os.posix_spawn(sys.executable, argv, os.environ)
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            for each in theirs:
+                os.close(each)
+
+    def go_on(self) -> None:
+        """Lets it take its next step."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._words, b"+")
+
+    def hear(self) -> Any:
+        """What it tells next; EOFError when it has ended."""
+        return marshal.load(self._told)
+
+    def serve(self) -> None:
+        """Does what it asks for during the experiment, until that is over."""
+        if self._requests < 0:
+            return
+        while request := os.read(self._requests, 1):
+            is_done = True
+            if request == ABOUT_TO_BEGIN:
+                self._look_on()
+            elif request == TAKE and self._takes_maps:
+                is_done = self._take_map()
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._answers, TAKEN if is_done else REFUSED)
+
+    def _look_on(self) -> None:
+        # Whether a map can be had is seen beforehand: the experiment can be made once only.
+        if self._takes_maps and not self._take_map():
+            self._takes_maps = False
+        self.maps.clear()
+        if self.looker is not None:
+            try:
+                self.looker.look_at(self.pid)
+            except OSError as error:
+                self.looker, self.ledger_refused = None, str(error)
+
+    def _take_map(self) -> bool:
+        from faultprobe.memorymap import reader, taking
+
+        try:
+            # The kernel's sums are left out: reading them takes longer than all the rest.
+            self.maps.append(taking.take_of(self.pid, with_sums=False))
+        except reader.MapRefused as error:
+            self.maps_refused = str(error)
+            return False
+        return True
+
+    def end(self) -> int:
+        """Lets it end, if it has not; its exit code."""
+        self._close()
+        if self._code is None:
+            self._code = shell_status(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
+        return self._code
+
+    def _close(self) -> None:
+        self._told.close()
+        for each in (self._words, self._requests, self._answers):
+            if each >= 0:
+                os.close(each)
+        self._words = self._requests = self._answers = -1
+
+    def __enter__(self) -> _Subject:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+
+def _looker() -> Helper:
+    """A fork of this process that waits to look on at another one."""
+    from faultprobe.ledger import observe
+
+    # Messages arrive whole.
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    requests, requests_read = ours.detach(), theirs.detach()
+    answers, answers_write = os.pipe()
     pid = os.fork()
     if pid:
-        return pid
+        os.close(requests_read)
+        os.close(answers_write)
+        return Helper(pid, requests, answers)
     code = 1
     try:
+        # A short life, in which a search for garbage would copy the pages of all that was inherited.
+        gc.disable()
         # Ctrl-C is for the program: we end when it does.
         os.setpgid(0, 0)
-        for end in ends:
-            if end not in (requests, answers):
-                os.close(end)
-        work(requests, answers)
+        os.close(requests)
+        os.close(answers)
+        asked = os.read(requests_read, PID_DIGITS)
+        if asked:
+            observe.serve(int(asked), requests_read, answers_write)
         code = 0
     finally:
         os._exit(code)
-
-
-def _observer(requests: int, answers: int) -> None:
-    from faultprobe.ledger import observe
-
-    asked = os.read(requests, PID_DIGITS)
-    if asked:
-        observe.serve(int(asked), requests, answers)
-
-
-def _watcher(requests: int, answers: int) -> None:
-    from faultprobe.memorymap import watcher
-
-    asked = os.read(requests, PID_DIGITS)
-    if asked:
-        with contextlib.suppress(BrokenPipeError):
-            watcher.serve(int(asked), requests, answers, False, False)
-
-
-def _load(with_ledger: bool, with_maps: bool) -> None:
-    """Imports what the helpers need, so that their forks have it."""
-    import importlib
-
-    if with_ledger:
-        importlib.import_module("faultprobe.ledger.observe")
-    if with_maps:
-        for name in ("states", "taking", "watcher"):
-            importlib.import_module(f"faultprobe.memorymap.{name}")
-
-
-def main() -> None:
-    """`python -c ... JSON`: the measured process."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    told = json.loads(sys.argv[1])
-    from faultprobe import certificate, jsontext
-    from faultprobe.run import run as made_by
-
-    if "helper" in told:
-        from faultprobe.helper import Helper
-
-        Helper.hired = tuple(told["helper"])
-    if "watcher" in told:
-        from faultprobe.memorymap.watcher import Watcher
-
-        Watcher.hired = tuple(told["watcher"])
-    made = made_by(size_bytes=told["size"], with_ledger=told["ledger"], with_maps=told["maps"])
-    jsontext.write(made, told["file"])
-    sys.exit(0 if certificate.holds(made["certificate"]) else 1)

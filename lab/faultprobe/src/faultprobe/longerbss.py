@@ -7,6 +7,7 @@ costs no fault. No other setting moves the heap alone.
 
 from __future__ import annotations
 
+import io
 import shutil
 import struct
 import tempfile
@@ -44,7 +45,7 @@ class LongerBss:
 
 def _memory_size_of_data(image: bytes) -> tuple[int, str, int]:
     """Of the last segment that is loaded: where its p_memsz lies, its struct code, and its value."""
-    elf = Elf(image)
+    elf = Elf(io.BytesIO(image))
     last = elf.loads[-1] if elf.loads else None
     if last is None or not last.flags & PF_W:
         raise ValueError("its last segment is not writable")

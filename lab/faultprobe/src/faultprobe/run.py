@@ -14,7 +14,7 @@ from faultprobe.version import RUN_SCHEMA_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from faultprobe.document import Run
+    from faultprobe.document import Certificate, Experiment, Facts, Run
 
 
 def run(
@@ -33,11 +33,16 @@ def run(
     results = [
         experiment.lazy_malloc(size_bytes, with_ledger=with_ledger, with_maps=with_maps) for _ in experiments
     ]
+    return whole(results, certificate.make(), facts.collect())
+
+
+def whole(results: list[Experiment], certified: Certificate, known: Facts) -> Run:
+    """The document of these experiments, made just now."""
     return {
         "schema_version": RUN_SCHEMA_VERSION,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         "faultprobe": facts.identity(),
-        "certificate": certificate.make(),
-        "facts": facts.collect(),
+        "certificate": certified,
+        "facts": known,
         "experiments": results,
     }

@@ -59,13 +59,14 @@ struct page_states {
 /*
  * The ends of the pipes to the process that takes memory maps of this one (memorymap/watcher.py),
  * -1 when none is wanted. It is asked with a byte and answers with a byte; this process only waits.
+ * That it is about to begin is said too: whoever looks on need not have seen what is warmed.
  */
 struct watcher {
     int requests;
     int answers;
 };
 
-enum { TAKE_A_MAP = 't', DO_NOTHING = 'n', DONE = '+' };
+enum { TAKE_A_MAP = 't', DO_NOTHING = 'n', ABOUT_TO_BEGIN = 'b', DONE = '+' };
 static volatile char question, answer;
 
 static int ask(const struct watcher *watcher, char what)
@@ -225,7 +226,7 @@ static int warm_up(int who, size_t page_size, struct page_states *states,
     }
     for (size_t at = 0; at < PAGEMAP_BATCH; at++)
         ((volatile uint64_t *)pagemap_entries)[at] = 0;
-    return failed;
+    return failed | ask(watcher, ABOUT_TO_BEGIN);
 }
 
 /* Function pointers fit uintptr_t on every platform Linux runs on; ISO C has no cast to say so. */

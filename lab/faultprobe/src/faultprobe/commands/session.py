@@ -149,7 +149,10 @@ def _measured(command: Sequence[str]) -> int:
     arguments = cli.parser().parse_args(command)
     if arguments.no_aslr:
         return _fresh(command)
-    return hired.run(arguments.size, arguments.ledger, arguments.maps, arguments.json)
+    try:
+        return hired.run(arguments.size, arguments.ledger, arguments.maps, arguments.json)
+    except OSError as error:
+        return fail(error, EXIT_REFUSED)
 
 
 def _status(command: Sequence[str]) -> int:

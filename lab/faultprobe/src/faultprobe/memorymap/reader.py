@@ -6,6 +6,7 @@ that is given to somebody else meanwhile is noticed (ESRCH) and never mixed up.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -54,6 +55,8 @@ def lines_of(text: bytes) -> list[bytes]:
     return procfs.lines(text)
 
 
+# Of one process several maps are taken, and most lines of them are the same.
+@functools.lru_cache(maxsize=4096)
 def region_of(line: bytes) -> Region:
     """One line of maps, without its newline. Raises MapsError."""
     found = HEADER.fullmatch(line)

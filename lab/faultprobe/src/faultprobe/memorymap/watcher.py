@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from faultprobe.memorymap.model import MemoryMap
 from faultprobe.memorymap.reader import MapRefused
@@ -38,9 +38,6 @@ class Watcher:
     Threads other than the caller's go on meanwhile. Entering raises MapRefused.
     """
 
-    # Requests and answers of a helper that waits already for this process: see `faultprobe.hired`.
-    hired: ClassVar[tuple[int, int] | None] = None
-
     def __init__(self, with_sums: bool = True, force_pagemap: bool = False) -> None:
         self._settings = (with_sums, force_pagemap)
         self._helper = 0
@@ -48,12 +45,7 @@ class Watcher:
         self.answers = -1
 
     def __enter__(self) -> Watcher:
-        if Watcher.hired is not None:
-            self.requests, self.answers = Watcher.hired
-            Watcher.hired = None
-            os.write(self.requests, b"%20d" % os.getpid())
-        else:
-            self._start()
+        self._start()
         try:
             # The way there and back is gone beforehand: what it touches for the first time is behind us.
             for _ in range(WARM_UPS):
