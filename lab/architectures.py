@@ -281,9 +281,9 @@ _ALL = (
             # Debian's kernel finds the PCI bus by ACPI only, and without it a keyboard that is not there.
             firmware=("qemu-efi-loongarch64", "QEMU_EFI.fd"),
             # QEMU saves what the processor's timer was set to, and not that it runs: a restored guest may
-            # wait for a tick that never comes (tick_stopped is 0 in /proc/timer_list, expires_next in the past),
-            # and nothing in it that waits for a time goes on. The timer's interrupt, raised once, makes the
-            # kernel look what is due and set it anew. With two processors the other one was not woken.
+            # wait for a tick that never comes (in /proc/timer_list tick_stopped is 0 and expires_next in the
+            # past), and what waits for a time in it waits for ever. The timer's interrupt, raised once, makes
+            # the kernel look what is due and set it anew. With two processors the other one was not woken.
             most_cpus=1,
             lost_interrupt=11,
         ),
