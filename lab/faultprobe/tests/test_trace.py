@@ -10,13 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Probe
 
-from faultprobe import trace
+from faultprobe import _native, trace
+from faultprobe.ledger.follow import Follower
+from faultprobe.ledger.observe import state_of
 
 COMMAND = [sys.executable, "-m", "faultprobe", "trace"]
 WAIT_FOR_A_SIGNAL = """
@@ -80,6 +83,73 @@ def test_the_program_has_the_signal_mask_of_the_caller(probe: Probe) -> None:
     program = "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
     done = probe("trace", "--", sys.executable, "-c", program)
     assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Signals for a traced program that has not been executed yet, sent when it is followed."""
+    numbers: list[int] = []
+    attach = Follower.attach
+
+    def attach_and_send(self: Follower) -> None:
+        attach(self)
+        for number in numbers:
+            os.kill(self.journal.pid, number)
+
+    monkeypatch.setattr(Follower, "attach", attach_and_send)
+    return numbers
+
+
+def test_a_signal_that_ends_the_program_before_its_exec(sent: list[int]) -> None:
+    sent.append(signal.SIGUSR1)
+    # As Launch says it.
+    with pytest.raises(OSError, match="ended by 0xa before its first instruction") as caught:
+        trace.trace(["true"])
+    assert caught.value.errno == errno.ECHILD
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGURG], [signal.SIGSTOP, signal.SIGCONT], [signal.SIGTSTP, signal.SIGCONT]],
+    ids=["ignored", "stopped and continued", "stopped while it is blocked"],
+)
+def test_a_signal_that_the_program_outlives_before_its_exec(sent: list[int], numbers: list[int]) -> None:
+    expected = trace.trace(["true"]).ledger()
+    sent += numbers
+    ledger = trace.trace(["true"]).ledger()
+    assert ledger["verdict"]["balanced"] and ledger["exit_status"] == 0
+    assert ledger["totals"]["inherited"] == 0
+    assert ledger["totals"]["untrapped"] == expected["totals"]["untrapped"]
+
+
+def test_a_program_stopped_before_its_exec_runs_when_it_is_continued(sent: list[int]) -> None:
+    sent.append(signal.SIGSTOP)
+    started: list[int] = []
+    spawn = _native.spawn
+
+    def go_on(pid: int) -> None:
+        while state_of(pid, pid) not in "tT":
+            time.sleep(0.01)
+        assert not started
+        os.kill(pid, signal.SIGCONT)
+
+    def spawn_and_go_on(*arguments: Any) -> tuple[int, object]:
+        child = spawn(*arguments)
+        threading.Thread(target=go_on, args=child[:1]).start()
+        return child
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_native, "spawn", spawn_and_go_on)
+        found = trace.trace(["true"], on_start=started.append)
+    assert found.ledger()["verdict"]["balanced"] and started == [found.journal.pid]
+
+
+def test_a_program_that_cannot_be_executed_says_why(tmp_path: Path) -> None:
+    script = tmp_path / "no-program"
+    script.write_bytes(b"no program")
+    script.chmod(0o755)
+    with pytest.raises(OSError, match="Exec format error"):
+        trace.trace([str(script)])
 
 
 def test_a_killed_tracer_leaves_no_program_behind(tmp_path: Path) -> None:

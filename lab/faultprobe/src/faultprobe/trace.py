@@ -36,6 +36,8 @@ from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
+# More than a child reports, and written at once as it is: pipe(7).
+PIPE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,16 @@ def trace(
         follower.attach()
         stack.callback(follower.kill)
         go_write.write(b"!")
-        minor, major, number = _native.parse_report(report_read.readall())
+        follower.start()
+        # All of it has been written. It has no end while a child that another thread starts holds a copy.
+        os.set_blocking(report_read.fileno(), False)
+        report = report_read.read(PIPE_BYTES)
+        minor, major, number = _native.parse_report(report) if report else (0, 0, 0)
         if number:
             raise OSError(number, os.strerror(number), path)
+        if follower.exit_status is not None:
+            message = f"ended by {follower.exit_status:#x} before its first instruction"
+            raise OSError(errno.ECHILD, message, path)
         journal.inherited_minor, journal.inherited_major = minor, major
         if on_start is not None:
             on_start(pid)

@@ -54,7 +54,8 @@ from faultprobe.perf import Fault, NoRecorder, Recorder
 if TYPE_CHECKING:
     from faultprobe._native import SystemCallStop
 
-PTRACE_SYSCALL, PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_LISTEN, PTRACE_DETACH = 24, 0x4206, 0x4207, 0x4208, 17
+PTRACE_CONT, PTRACE_SYSCALL, PTRACE_DETACH = 7, 24, 17
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_LISTEN = 0x4206, 0x4207, 0x4208
 OPTION_SYSGOOD, OPTION_FORK, OPTION_VFORK, OPTION_CLONE = 1, 2, 4, 8
 OPTION_EXEC, OPTION_EXIT, OPTION_KILL = 16, 64, 1 << 20
 # Should the tracer be killed, the program must not stay behind stopped in the middle of a call.
@@ -83,6 +84,8 @@ class Follower:
         self.exit_status: int | None = None
         self.exec_count = 0
         self._recorder = recorder
+        # Until its exec the process runs in the memory of the one that has started it.
+        self._has_image = journal.is_attached
         self._threads: dict[int, Thread] = {}
         self._early: dict[int, int] = {}
         self._unplaced: dict[int, set[int]] = {}
@@ -94,8 +97,28 @@ class Follower:
         _native.ptrace_request(PTRACE_SEIZE, self.journal.pid, OPTIONS)
         self._add(self.journal.pid, self.journal.pid, self._new_space())
 
+    def start(self) -> None:
+        """Follows the process to its exec, where it stays stopped, or to its end without one.
+
+        Nothing of what it does until then is the program's; but a signal would stop it for ever if nobody
+        followed.
+        """
+        while self._threads:
+            tid, status, _, _ = _native.next_stop(self._threads, None, True)
+            if status is None:
+                self._ended(tid)
+            elif status >> 8 == EVENT_EXEC:
+                self._early[tid] = status
+                return
+            else:
+                self._stopped(tid, status)
+
     def follow(self, is_done: Callable[[], bool] | None = None) -> None:
         """Runs until nothing followed is left, or until `is_done`, which is asked after each stop."""
+        self._has_image = True
+        at_exec = self._early.pop(self.journal.pid, None)
+        if at_exec is not None:
+            self._stopped(self.journal.pid, at_exec)
         looked_at = self._numbers_looked_at() if is_done is None else None
         with draining(self._recorder) if self._reads_meanwhile else contextlib.nullcontext():
             while (self._threads or self._early) and not (is_done is not None and is_done()):
@@ -167,7 +190,7 @@ class Follower:
 
     def _go_on(self, tid: int, signal_number: int) -> None:
         """Lets a stopped thread run to its next stop, with the signal it was stopped for."""
-        _native.ptrace_request(PTRACE_SYSCALL, tid, signal_number)
+        _native.ptrace_request(PTRACE_SYSCALL if self._has_image else PTRACE_CONT, tid, signal_number)
 
     def _stay_stopped(self, tid: int) -> None:
         """Leaves a thread to the signal that stopped its process, until SIGCONT."""
@@ -301,6 +324,8 @@ class Follower:
                 self.journal.main = address
 
     def _leaving(self, thread: Thread) -> None:
+        if not self._has_image:
+            return
         thread.is_leaving = True
         if self._names.get(thread.number, "") in calls.CHANGING:
             # Ended in the middle of a call that nobody will see return: it may have done its work.
