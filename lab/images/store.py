@@ -28,22 +28,26 @@ from lab.files import write_whole
 MANIFEST = "manifest.json"
 
 
-_looking: contextvars.ContextVar[bool] = contextvars.ContextVar("looking", default=False)
+_found_looking: contextvars.ContextVar[set[Path] | None] = contextvars.ContextVar("found", default=None)
+"""While only looking: the entries that were found whole. Many guests share a few of thousands of files."""
 
 
 @contextlib.contextmanager
 def looking_only() -> Iterator[None]:
-    """Within this context nothing is built or fetched: what is missing raises NotThere."""
-    token = _looking.set(True)
+    """Within this context nothing is built or fetched: what is missing raises NotThere.
+
+    Each entry is verified once.
+    """
+    token = _found_looking.set(set())
     try:
         yield
     finally:
-        _looking.reset(token)
+        _found_looking.reset(token)
 
 
 def is_looking_only() -> bool:
     """Whether what is missing is only to be named."""
-    return _looking.get()
+    return _found_looking.get() is not None
 
 
 def digest(path: Path) -> str:
@@ -79,8 +83,8 @@ def _content(path: Path) -> str:
     return f"-> {path.readlink()}" if path.is_symlink() else digest(path)
 
 
-def _stat_signature(path: Path) -> list[int]:
-    status = path.lstat()
+def _stat_signature(path: str) -> list[int]:
+    status = os.lstat(path)
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
@@ -107,6 +111,9 @@ class Store:
         it anew.
         """
         entry = self.path(kind, key)
+        found = _found_looking.get()
+        if found is not None and entry in found:
+            return entry
         if not entry.is_dir():
             return None
         damage = self._damage(entry)
@@ -121,6 +128,8 @@ class Store:
         # The time of its last use: what is pruned is what was not used for longest.
         with contextlib.suppress(FileNotFoundError):
             os.utime(self._seen_file(entry))
+        if found is not None:
+            found.add(entry)
         return entry
 
     def ensure(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
@@ -191,7 +200,7 @@ class Store:
         return entry.parent / f"{entry.name}.seen.json"
 
     def _remember(self, entry: Path, files: Mapping[str, str]) -> None:
-        seen = {name: _stat_signature(entry / name) for name in files}
+        seen = {name: _stat_signature(f"{entry}/{name}") for name in files}
         write_whole(self._seen_file(entry), json.dumps(seen).encode())
 
     def _seen(self, entry: Path) -> dict[str, Any]:
@@ -211,11 +220,11 @@ class Store:
         seen = self._seen(entry)
         hashed_again = False
         for name, expected in files.items():
-            path = entry / name
             try:
-                if seen.get(name) == _stat_signature(path):
+                # As text: making a Path takes longer than asking for the file, and there are thousands.
+                if seen.get(name) == _stat_signature(f"{entry}/{name}"):
                     continue
-                if _content(path) != expected:
+                if _content(entry / name) != expected:
                     return name
             except OSError:
                 return name

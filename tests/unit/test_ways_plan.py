@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import matrix, paths, session
-from lab.errors import LabBusy, NotThere
+from lab.errors import CorruptCache, LabBusy, NotThere
 from lab.exclusive import exclusive, shared
 from lab.images import fetch
 from lab.images.store import Store, looking_only
@@ -51,6 +51,19 @@ def test_looking_builds_nothing_and_names_what_is_missing(cache: Path) -> None:
     with looking_only(), pytest.raises(NotThere):
         fetch.fetch(fetch.locked_set(guest.libc, guest.suite, guest.architecture).packages)
     assert [each.name for each in cache.iterdir()] == ["downloads"]
+
+
+def test_looking_verifies_an_entry_once_and_the_next_use_again() -> None:
+    def build(folder: Path) -> None:
+        (folder / "file").write_text("as built")
+
+    built = Store().ensure("tools", "key", build)
+    with looking_only():
+        assert Store().find("tools", "key") == built
+        (built / "file").write_text("altered!")
+        assert Store().find("tools", "key") == built
+    with looking_only(), pytest.raises(CorruptCache):
+        Store().find("tools", "key")
 
 
 def test_an_empty_cache_lacks_everything_once(cache: Path) -> None:
