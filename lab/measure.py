@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from lab.errors import GivenUp, LabError
-from lab.parallel import ended_when_given_up, in_parallel
+from lab.parallel import in_parallel
 from lab.probe import session
 from lab.remote import Remote
 from lab.results import transcript
@@ -43,7 +43,7 @@ def measure_all(all_ready: Sequence[Ready], result: Result) -> dict[str, GuestRu
 
     def attempt(ready: Ready) -> GuestRun | LabError:
         try:
-            with ready.remote() as remote, ended_when_given_up(remote.abandon):
+            with ready.remote() as remote:
                 return measure(ready, remote, result)
         except GivenUp:
             raise

@@ -22,6 +22,7 @@ from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
 
 from lab.errors import BootFailed, CommandFailed, GuestDied, LabError, Unreachable, WrongGuest
+from lab.parallel import ended_when_given_up
 
 CONNECT_TIMEOUT = 20.0
 """Seconds for one SSH handshake; an emulated guest on a busy machine needs up to 5."""
@@ -270,14 +271,16 @@ class Remote:
             self._alive()
 
     @contextlib.contextmanager
-    def _noticing_death(self, script: str) -> Iterator[None]:
+    def _awaiting(self, script: str) -> Iterator[None]:
+        """While a command is waited for: the guest's death ends it, and giving up the thread's work."""
         # Fabric would connect anew, to whatever answers on that port by now.
         if not self.is_open:
             raise self._lost(script)
-        try:
-            yield
-        except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as error:
-            raise self._lost(script) from error
+        with ended_when_given_up(self.abandon):
+            try:
+                yield
+            except (paramiko.SSHException, EOFError, ConnectionError, TimeoutError) as error:
+                raise self._lost(script) from error
 
     def _lost(self, script: str) -> LabError:
         self._ask_whether_alive()
@@ -289,7 +292,7 @@ class Remote:
         Raises GuestDied when the guest goes away meanwhile, CommandFailed after ``timeout`` seconds.
         """
         script = _script(command)
-        with self._noticing_death(script):
+        with self._awaiting(script):
             try:
                 ran = self._connection.run(
                     self._typed(script),
@@ -347,7 +350,7 @@ class Remote:
         after ``timeout`` seconds. Raises CommandFailed for the latter, GuestDied when the guest goes away.
         """
         script = _script(command)
-        with self._noticing_death(script):
+        with self._awaiting(script):
             channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
             with contextlib.closing(channel):
                 # As bytes: an argument may be the name of a file, which need not be UTF-8.
@@ -389,7 +392,7 @@ class Remote:
 
     def _exchange(self, script: str, *, source: BinaryIO | None = None, sink: BinaryIO | None = None) -> None:
         """Run a command with bytes to its stdin or from its stdout: Fabric's own ``run`` knows only text."""
-        with self._noticing_death(script):
+        with self._awaiting(script):
             channel = self._connection.transport.open_session(timeout=CONNECT_TIMEOUT)
             with contextlib.closing(channel):
                 channel.exec_command(self._typed(script))

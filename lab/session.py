@@ -30,7 +30,7 @@ from lab.images import Image, fetch, image_for, tools
 from lab.images.fetch import PackageSet
 from lab.images.store import Store
 from lab.matrix import EMBEDDED, Guest
-from lab.parallel import ended_when_given_up, in_parallel
+from lab.parallel import in_parallel
 from lab.provisioning import Target, provision, provisioned_key
 from lab.remote import Remote
 from lab.results.document import GuestRun
@@ -205,7 +205,7 @@ def _calibrate_and_stay(machine: Reachable) -> None:
 
 
 def _first_session(machine: Reachable, jobs: Sequence[Sequence[str]], how: str | None = None) -> None:
-    with step(f"Calibrate {machine.name}"), machine.remote() as remote, ended_when_given_up(remote.abandon):
+    with step(f"Calibrate {machine.name}"), machine.remote() as remote:
         for answer in probe.session(remote, jobs, timeout=_CALIBRATION_TIMEOUT, start=how):
             answer.check(machine.name)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lab.errors import CommandFailed, Unreachable, WrongGuest
+from lab.errors import CommandFailed, GivenUp, LabError, Unreachable, WrongGuest
 from lab.guests import identity
 from lab.guests.machine import Machine
+from lab.parallel import in_parallel
 from lab.remote import Remote, ssh_argv
 
 
@@ -52,6 +54,27 @@ def test_fail_wants_a_failure(remote: Remote) -> None:
     assert remote.fail("echo no >&2; false") == "no\n"
     with pytest.raises(CommandFailed, match="'true' ended with status 0"):
         remote.fail("true")
+
+
+def test_a_command_ends_when_the_work_it_belongs_to_is_given_up(machine: Machine) -> None:
+    begun, ends = threading.Event(), []
+
+    def wait_or_fail(is_long: bool) -> None:
+        if not is_long:
+            begun.wait()
+            raise KeyError("failed")
+        # A connection of its own: it does not outlast this.
+        with Remote(machine.address, name="own") as own:
+            begun.set()
+            try:
+                own.execute("sleep 600", timeout=50)
+            except LabError as error:
+                ends.append(type(error))
+                raise
+
+    with pytest.raises(KeyError, match="failed"):
+        in_parallel(wait_or_fail, [True, False])
+    assert ends == [GivenUp]
 
 
 def test_a_command_that_takes_too_long_is_named(remote: Remote) -> None:
