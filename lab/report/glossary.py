@@ -26,6 +26,8 @@ SENTENCES = {
     "fork-copy": "After a fork parent and child share their pages; whoever writes first gets a copy.",
     "fork-reuse": "A write to a page that was shared by a fork and that nobody else uses any more: it is "
     "made writable, nothing is copied.",
+    "fork-touch": "The first touch by a child of a page that it shares since the fork. On this processor a "
+    "read traps too, so it was read, or written when nobody else used the page any more.",
     "stack-growth": "The stack was used further down than ever before, and grew by a page.",
     "thp": "One fault that brought in a whole huge page (2 MiB on x86_64).",
     "thp-zero": "A read of fresh memory that was answered with the huge page of zeros.",
@@ -36,7 +38,8 @@ SENTENCES = {
     "look at it once more.",
     "kernel-page": "A page that the kernel lends to every process, with the code and data that tell the time "
     "without a system call (vdso, vvar).",
-    "upgrade": "The page was there, but not with the right that was needed; nothing was copied.",
+    "upgrade": "The page was there, but not with the right that was needed; nothing was copied. After a "
+    "fork: the child read it, where the kernel, not the processor, notes that a page was used.",
     "anonymous-first": "The first touch of memory of no file; whether it was read or written is not known.",
     "anonymous-again": "A page of memory of no file that had been touched before; why again is not known.",
     "file-first": "The first touch of a page of a private file mapping; read or written is not known.",

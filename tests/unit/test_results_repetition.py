@@ -138,7 +138,9 @@ def test_which_of_parent_and_child_copies_a_shared_page_is_no_difference() -> No
     swapped = with_cause(with_cause(MUSL, "fork-copy", 1), "fork-reuse", -1)
     assert outcome_of((MUSL,), (swapped,)).differences() == []
     _, line = outcome_of((MUSL,), (with_cause(MUSL, "fork-copy", 1),)).differences()
-    assert "page shared since fork, copied or reused: 13 minor faults in repetition 1, 14 minor" in line
+    assert (
+        "page shared since fork: touched, copied or reused: 13 minor faults in repetition 1, 14 minor" in line
+    )
 
 
 def test_where_the_place_of_the_heap_decides_only_the_second_memset_must_be_the_same() -> None:

@@ -7,8 +7,9 @@ import pytest
 from faultprobe.ledger import causes, pagemap
 from faultprobe.ledger.calls import PAGE
 from faultprobe.ledger.findings import Finding
+from faultprobe.ledger.machine import Machine
 from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
-from faultprobe.ledger.pages import Machine, Pages
+from faultprobe.ledger.pages import Pages
 from faultprobe.ledger.places import ANONYMOUS, TEXT, Code, Place
 from faultprobe.ledger.space import Space
 from faultprobe.perf import Fault
@@ -218,6 +219,64 @@ def test_a_child_has_what_fork_copied_not_what_its_parent_wrote_meanwhile() -> N
     mapped.pages = mapped.pages.fork(1)
     assert mapped.look({9: FRAME}, pagemap.PRESENT, is_still=True) == 0
     assert mapped.fault(9, FRAME + 2, time_ns=3).cause == causes.ZERO_COPY
+
+
+class Forked:
+    """A page that a parent wrote to, and the child's; the processor leaves the accessed bit to the kernel."""
+
+    def __init__(self, traps_on_old: bool = True) -> None:
+        self.parent, self.child = Mapped(path=""), Mapped(path="")
+        self.parent.pages.machine = self.parent.pages.machine._replace(traps_on_old=traps_on_old)
+        self.parent.fault(9, FRAME)
+        self.child.pages = self.parent.pages.fork(1)
+
+
+@pytest.mark.parametrize(
+    ("frame", "cause"),
+    [(FRAME, causes.FORK_REUSE), (FRAME + 0x55, causes.FORK_COPY)],
+    ids=["alone", "shared"],
+)
+def test_a_second_fault_tells_that_the_child_s_first_was_a_read(frame: int, cause: str) -> None:
+    child = Forked().child
+    read = child.fault(9, FRAME, time_ns=2)
+    assert read.cause == causes.FORK_TOUCH
+    write = child.fault(9, frame, time_ns=3)
+    assert (read.cause, write.cause) == (causes.UPGRADE, cause)
+    assert child.fault(9, frame, time_ns=4).cause == causes.UPGRADE
+
+
+def test_a_child_s_write_that_copies_needs_no_second_fault() -> None:
+    assert Forked().child.fault(9, FRAME + 0x55, time_ns=2).cause == causes.FORK_COPY
+
+
+def test_where_reads_do_not_trap_the_child_wrote() -> None:
+    assert Forked(traps_on_old=False).child.fault(9, FRAME, time_ns=2).cause == causes.FORK_REUSE
+
+
+def test_a_parent_s_own_pages_do_not_grow_old_by_a_fork() -> None:
+    assert Forked().parent.fault(9, FRAME, time_ns=2).cause == causes.FORK_REUSE
+
+
+def test_a_grandchild_s_pages_are_old_again_and_its_faults_tell_nothing_of_its_parent_s() -> None:
+    child = Forked().child
+    read = child.fault(9, FRAME, time_ns=2)
+    grandchild = Mapped(path="")
+    grandchild.pages = child.pages.fork(2)
+    assert grandchild.fault(9, FRAME, time_ns=3).cause == causes.FORK_TOUCH
+    assert grandchild.fault(9, FRAME + 0x55, time_ns=4).cause == causes.FORK_COPY
+    assert read.cause == causes.FORK_TOUCH
+
+
+@pytest.mark.parametrize("traps_on_old", [True, False])
+def test_without_frames_a_child_s_first_touch_of_the_zero_page_may_be_a_read(traps_on_old: bool) -> None:
+    parent, child = Mapped(path=""), Mapped(path="")
+    parent.pages.machine = parent.pages.machine._replace(has_detail=False, traps_on_old=traps_on_old)
+    parent.fault(9, 0)
+    parent.look({9: 0}, pagemap.PRESENT)
+    child.pages = parent.pages.fork(1)
+    found = [child.fault(9, 0, time_ns=time_ns).cause for time_ns in (3, 4)]
+    assert found[traps_on_old] == causes.ZERO_COPY
+    assert found.count(causes.ZERO_COPY) == 1
 
 
 def test_a_huge_page_of_the_pool_is_not_a_transparent_one() -> None:

@@ -28,6 +28,7 @@ MACHINE = Machine(
     processors=2,
     paranoid=2,
     is_root=True,
+    traps_on_old=False,
 )
 START = 0x10000 * PAGE
 

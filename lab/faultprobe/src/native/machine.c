@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -69,6 +70,10 @@ PyObject *set_personality(PyObject *module, PyObject *args)
 #define SYS_fsmount 432
 #endif
 enum { FSCONFIG_CREATE = 6, FS_CLOEXEC = 1 };
+/* Of Linux 5.4. */
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
 
 /*
  * read_file(path) -> bytes: a whole file, as they are in /proc and /sys, where the size of one is
@@ -232,4 +237,36 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args)
     if (window == 0)
         return PyErr_Format(PyExc_OSError, "%s: too small to show a fault-around window", path);
     return PyLong_FromUnsignedLongLong((unsigned long long)window * page_size);
+}
+
+/*
+ * old_page_read_faults() -> minor faults that reading a page costs which is there and marked as not
+ * accessed lately: 0 where the processor sets the accessed bit, 1 where a trap lets the kernel do it.
+ * Raises OSError where a page cannot be marked so (MADV_COLD, Linux 5.4).
+ */
+PyObject *old_page_read_faults(PyObject *module, PyObject *unused)
+{
+    size_t size = (size_t)sysconf(_SC_PAGESIZE);
+    struct rusage before, after;
+    volatile char *page;
+    int result;
+
+    (void)module;
+    (void)unused;
+    page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    *page = 1;
+    result = madvise((void *)page, size, MADV_COLD);
+    if (result == 0) {
+        /* One call before: what the second one touches is there. */
+        getrusage(RUSAGE_THREAD, &after);
+        getrusage(RUSAGE_THREAD, &before);
+        (void)*page;
+        getrusage(RUSAGE_THREAD, &after);
+    } else {
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
+    munmap((void *)page, size);
+    return result == 0 ? PyLong_FromLong(after.ru_minflt - before.ru_minflt) : NULL;
 }

@@ -20,6 +20,8 @@ static PyMethodDef methods[] = {
      "reading_costs(who, batches, count) -> (readings, bare), nanoseconds per call"},
     {"libc_identity", libc_identity, METH_NOARGS, "libc_identity() -> (family, version or None)"},
     {"libc_address", libc_address, METH_NOARGS, "libc_address() -> an address in libc's text"},
+    {"old_page_read_faults", old_page_read_faults, METH_NOARGS,
+     "old_page_read_faults() -> faults of a read of a page not accessed lately"},
     {"get_personality", get_personality, METH_NOARGS, "get_personality() -> int"},
     {"set_personality", set_personality, METH_VARARGS, "set_personality(persona)"},
     {"read_file", read_file, METH_VARARGS, "read_file(path) -> bytes"},

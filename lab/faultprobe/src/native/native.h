@@ -83,6 +83,7 @@ PyObject *reading_costs(PyObject *module, PyObject *args);
 /* machine.c */
 PyObject *libc_identity(PyObject *module, PyObject *unused);
 PyObject *libc_address(PyObject *module, PyObject *unused);
+PyObject *old_page_read_faults(PyObject *module, PyObject *unused);
 PyObject *get_personality(PyObject *module, PyObject *unused);
 PyObject *set_personality(PyObject *module, PyObject *args);
 PyObject *read_file(PyObject *module, PyObject *args);

@@ -11,13 +11,9 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from faultprobe import procfs
-from faultprobe.folios import kernel_maps_whole_folios
-from faultprobe.ledger import calls, causes, elf, pagemap
+from faultprobe.ledger import calls, causes, elf
 from faultprobe.ledger.findings import Finding
 from faultprobe.ledger.journal import (
-    COUNTERS,
-    USER_MODE,
     Born,
     Call,
     Ended,
@@ -29,15 +25,13 @@ from faultprobe.ledger.journal import (
     Released,
     StackSeen,
 )
+from faultprobe.ledger.machine import machine_of
 from faultprobe.ledger.makers import History, LastMap
 from faultprobe.ledger.pagemap import Snapshot
-from faultprobe.ledger.pages import Machine, Pages
+from faultprobe.ledger.pages import Pages
 from faultprobe.ledger.places import BSS, DATA, THREAD_STACK, UNKNOWN, Code, Names, Place
-from faultprobe.ledger.space import PAGE, Space
+from faultprobe.ledger.space import Space
 from faultprobe.perf import Event, Fault, Forked, Named, Reached
-
-DEFAULT_WINDOW_BYTES = 64 << 10
-DEFAULT_PMD_BYTES = 2 << 20
 
 
 class Untrapped(NamedTuple):
@@ -125,7 +119,7 @@ class _Walk:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.account = Account(entry=journal.entry, main=journal.main)
-        self.machine = _machine(journal)
+        self.machine = machine_of(journal)
         self.pages: dict[int, Pages] = {}
         self.names: dict[int, Names] = {}
         self._add(Pages(0, Space(), self.machine))
@@ -396,33 +390,6 @@ class _Walk:
                     image.time_ns,
                 )
             )
-
-
-def _machine(journal: Journal) -> Machine:
-    pmd = procfs.read_int("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size") or DEFAULT_PMD_BYTES
-    window = procfs.read_int("/sys/kernel/debug/fault_around_bytes") or DEFAULT_WINDOW_BYTES
-    return Machine(
-        has_detail=journal.detail > 0,
-        has_records=journal.level != COUNTERS,
-        # The first line is a heading.
-        has_swap="\n" in (procfs.read("/proc/swaps") or ""),
-        pmd_pages=pmd // PAGE,
-        window_pages=max(1, window // PAGE),
-        maps_whole_folios=kernel_maps_whole_folios(),
-        zero_frames=journal.zero_frames,
-        huge_zero_frames=_huge_zero_frames(journal, pmd),
-        records_kernel=journal.level != USER_MODE,
-    )
-
-
-def _huge_zero_frames(journal: Journal, pmd_bytes: int) -> frozenset[int]:
-    """The first frames of the huge zero page, among those that huge faults led to."""
-    first_frames = {
-        (event.physical - event.address % pmd_bytes) // PAGE
-        for event in journal.events
-        if isinstance(event, Fault) and event.physical and event.page_bytes >= pmd_bytes
-    }
-    return frozenset(each for each in first_frames if pagemap.is_zero_page(each))
 
 
 def _is_libc(loader: str) -> bool:

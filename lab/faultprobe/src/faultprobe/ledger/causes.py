@@ -14,6 +14,7 @@ SHARED = "shared-first"
 SHARED_WRITE = "shared-write"
 FORK_COPY = "fork-copy"
 FORK_REUSE = "fork-reuse"
+FORK_TOUCH = "fork-touch"
 STACK_GROWTH = "stack-growth"
 THP = "thp"
 THP_ZERO = "thp-zero"
@@ -44,6 +45,7 @@ TITLES = {
     SHARED_WRITE: "present shared page made accessible, as for a first write",
     FORK_COPY: "fork copy",
     FORK_REUSE: "fork reuse, nothing copied",
+    FORK_TOUCH: "first touch since fork, nothing copied",
     STACK_GROWTH: "stack growth",
     THP: "transparent huge page",
     THP_ZERO: "huge zero page on read",

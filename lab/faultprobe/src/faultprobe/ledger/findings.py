@@ -46,13 +46,17 @@ class Finding:
 
 
 class State(NamedTuple):
-    """A page that is there. `forks` is the number of forks its space had seen when it became its own."""
+    """A page that is there. `forks` is the number of forks its space had seen when it became its own.
+
+    `touch` is the fault that may have been a read only (`Machine.traps_on_old`): the next one tells.
+    """
 
     backing: str
     frame: int
     forks: int
     finding: Finding | None = None
     is_populated: bool = False
+    touch: Finding | None = None
 
 
 def order_of(fault: Fault) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 from faultprobe.ledger import causes, pagemap
 from faultprobe.ledger.calls import PAGE
@@ -28,30 +27,11 @@ from faultprobe.ledger.findings import (
     order_of,
 )
 from faultprobe.ledger.layers import Layers
+from faultprobe.ledger.machine import Machine
 from faultprobe.ledger.neighbours import Firsts, Key, Stranger
 from faultprobe.ledger.pagemap import CHUNK_PAGES
 from faultprobe.ledger.places import Place, place_of
 from faultprobe.ledger.space import Piece, Space
-
-
-class Machine(NamedTuple):
-    """What the inference depends on. `has_detail`: records tell the frame an address led to.
-
-    `maps_whole_folios`: a fault on a file maps all of each folio that its window touches. Without
-    `records_kernel` an anonymous page beside a fault's may be one that the kernel touched.
-    """
-
-    has_detail: bool
-    has_records: bool
-    has_swap: bool
-    pmd_pages: int
-    window_pages: int
-    maps_whole_folios: bool
-    zero_frames: frozenset[int]
-    # First frames of the huge zero page, which has one like any other page before Linux 6.13.
-    huge_zero_frames: frozenset[int] = frozenset()
-    records_kernel: bool = True
-
 
 # A `Stranger` that need not have an owner: a process that is attached to has thousands.
 Seen = tuple[int, int, Piece, Key, str]
@@ -65,6 +45,8 @@ class Pages:
         self.space = space
         self.machine = machine
         self.forks = 0
+        # The number of forks it began with: a page that became its own before is inherited.
+        self._born_at = 0
         self.unexplained = 0
         self.is_fresh_copy = False
         self.is_attached = False
@@ -80,14 +62,14 @@ class Pages:
     def attach(self) -> None:
         """These pages are those of a process that ran already: the first snapshot shows what it had."""
         self.is_attached = self.is_fresh_copy = True
-        self.forks = 1
+        self.forks = self._born_at = 1
 
     def fork(self, number: int) -> Pages:
         """The child's pages; from now on both sides' anonymous pages are shared until written."""
         child = Pages(number, self.space.copy(), self.machine)
         child._layers = self._layers.fork()
         self.forks += 1
-        child.forks = self.forks
+        child.forks = child._born_at = self.forks
         child.is_fresh_copy = True
         child.is_attached = self.is_attached
         return child
@@ -225,6 +207,13 @@ class Pages:
 
     def _take_anonymous_again(self, finding: Finding, before: State, frame: int, is_copy: bool) -> State:
         was_forked = self.forks > before.forks
+        touch: Finding | None = None
+        if before.touch is not None and not was_forked:
+            # A write would have left the page writable: what came first was a read, and this is the write.
+            before.touch.cause = causes.UPGRADE
+            was_forked = True
+        elif self._may_be_a_read(before):
+            touch = finding
         if before.frame == 0:
             finding.cause = causes.ANONYMOUS_AGAIN
         elif is_copy and self.machine.has_swap:
@@ -237,16 +226,24 @@ class Pages:
             finding.cause = causes.ANONYMOUS_AGAIN
         elif was_forked:
             # It was made read-only by the fork, however it had come.
-            finding.cause = causes.FORK_REUSE
+            finding.cause = causes.FORK_TOUCH if touch else causes.FORK_REUSE
+            return State(ANONYMOUS, frame, self.forks, touch=touch)
         else:
             finding.cause = causes.POPULATED_AGAIN if before.is_populated else causes.UPGRADE
         return State(ANONYMOUS, frame, self.forks)
+
+    def _may_be_a_read(self, before: State) -> bool:
+        """Whether the first touch of a page since its space was copied traps also when it only reads."""
+        return self.machine.traps_on_old and before.forks < self._born_at
 
     def _take_again_blindly(self, finding: Finding, before: State) -> State:
         """Without frames in the records: the second fault of a page is a write to what the first one read."""
         piece = finding.piece
         assert piece is not None
         was_forked = self.forks > before.forks
+        if self._may_be_a_read(before):
+            finding.cause = causes.FILE_AGAIN if piece.is_file else causes.ANONYMOUS_AGAIN
+            return before._replace(forks=self.forks, finding=None)
         if before.finding is not None and not was_forked:
             self._settle(before.finding, FILE if piece.is_file else ZERO)
             finding.cause = copy_of_file(finding) if piece.is_file else causes.ZERO_COPY

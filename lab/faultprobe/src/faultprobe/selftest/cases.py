@@ -124,6 +124,8 @@ CASES = (
          {causes.FILE_COPY: MIB}, rule=rules.windows, file=READ_ONLY),
     Case("fork-child-reads", "reads a cached private file; a child reads it again",
          rule=rules.windows, file=READ_ONLY),
+    Case("fork-child-reads-memory", "writes, forks; the child reads all, then writes to all",
+         {causes.ZERO_FILL: MIB, causes.FORK_COPY: MIB}, rule=rules.old_in_the_child),
     Case("shared-file-read", "reads a cached shared file", rule=rules.windows, file=READ_ONLY),
     Case("shared-file-write", "writes to a cached shared file", {causes.SHARED: MIB}, file=WRITTEN),
     Case("shared-memory-write", "writes to shared anonymous memory", {causes.SHARED: MIB}),

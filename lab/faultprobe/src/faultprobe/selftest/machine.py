@@ -11,6 +11,7 @@ from pathlib import Path
 
 from faultprobe import facts, procfs
 from faultprobe.aslr import own_table_pages
+from faultprobe.ledger.machine import traps_on_old
 
 DEFAULT_WINDOW_BYTES = 64 << 10
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
@@ -30,6 +31,7 @@ class Machine:
     processors: int
     paranoid: int
     is_root: bool
+    traps_on_old: bool
 
     @property
     def huge_setting(self) -> str:
@@ -57,6 +59,7 @@ def this_machine() -> Machine:
         processors=os.cpu_count() or 1,
         paranoid=procfs.read_int("/proc/sys/kernel/perf_event_paranoid") or 0,
         is_root=os.geteuid() == 0,
+        traps_on_old=traps_on_old(),
     )
 
 

@@ -205,6 +205,21 @@ static void fork_parent_writes(void)
     write_all(region, pages);
 }
 
+static void fork_child_reads_memory(void)
+{
+    volatile char *region = map(MIB, 0);
+    pid_t child;
+
+    write_all(region, pages);
+    child = fork();
+    if (child == 0) {
+        read_all(region, pages);
+        write_all(region, pages);
+        _exit(0);
+    }
+    wait_for(child);
+}
+
 static void fork_child_reads(void)
 {
     volatile char *region = map_file(MAP_PRIVATE);
@@ -693,6 +708,7 @@ static const struct {
     {"fork-child-writes", fork_child_writes, 0},
     {"fork-parent-writes", fork_parent_writes, 0},
     {"fork-child-reads", fork_child_reads, 0},
+    {"fork-child-reads-memory", fork_child_reads_memory, 0},
     {"file-read", file_read, 0},
     {"file-write", file_write, 0},
     {"file-read-then-write", file_read_then_write, 0},

@@ -198,6 +198,13 @@ def forked(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
     return judged
 
 
+def old_in_the_child(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
+    """The child's first reads trap where the kernel keeps the accessed bit: fork marks its pages as old
+    (pte_mkold in copy_present_ptes, mm/memory.c). What is written to afterwards is copied anywhere."""
+    reads = {causes.UPGRADE: expected.causes[causes.FORK_COPY]} if machine.traps_on_old else {}
+    return exactly(observed, Counts(dict(expected.causes) | reads, {}), machine)
+
+
 def stack(observed: Observed, expected: Counts, machine: Machine) -> Judgement:
     """Below what was the stack it grows, page by page; above, pages are filled, or read and copied later."""
     region = observed.regions[0]
