@@ -130,6 +130,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """What was typed; behind the first ``--`` of ``shell`` stands a command, which stays as it is."""
+    words, typed = list(arguments), []
+    if words[:1] == ["shell"] and "--" in words:
+        # Python 3.11's argparse would remove every -- there, the command's own ones too.
+        place = words.index("--")
+        words, typed = words[:place], words[place + 1 :]
+    parsed = _parser().parse_args(words)
+    if typed:
+        parsed.remote_command += typed
+    return parsed
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     # A terminated or hung-up command cleans up as an interrupted one does.
     raise KeyboardInterrupt
@@ -137,7 +150,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, errors printed as one line on stderr."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parsed(sys.argv[1:] if arguments is None else arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # One that is ignored, as under nohup, stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
