@@ -148,8 +148,13 @@ def test_a_command_in_a_guest_stays_as_it_was_typed(
     monkeypatch: pytest.MonkeyPatch, typed: list[str], command: list[str]
 ) -> None:
     seen: list[argparse.Namespace] = []
+
+    def run(parsed: argparse.Namespace) -> int:
+        seen.append(parsed)
+        return 0
+
     stand_in = types.ModuleType("lab.commands.shell")
-    monkeypatch.setattr(stand_in, "run", lambda parsed: seen.append(parsed) or 0, raising=False)
+    monkeypatch.setattr(stand_in, "run", run, raising=False)
     monkeypatch.setitem(sys.modules, "lab.commands.shell", stand_in)
     assert cli.main(["shell", *typed]) == 0
     assert [(parsed.guest, parsed.remote_command) for parsed in seen] == [("g", command)]
