@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--size", metavar="SIZE", help="and the least recently used, until so much is left (5G)"
     )
-    add("clean", "remove the results and the cache")
+    add("clean", "remove results, boxes, payloads and the cache")
     return parser
 
 
