@@ -123,9 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--days", type=_positive, metavar="N", help="what was not used for so long (14, without --size)"
     )
-    prune.add_argument(
-        "--size", metavar="SIZE", help="and the least recently used, until so much is left (5G)"
-    )
+    prune.add_argument("--size", metavar="SIZE", help="the least recently used, until so much is left (5G)")
     add("clean", "remove results, boxes, payloads and the cache")
     return parser
 
