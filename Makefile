@@ -118,8 +118,9 @@ bench: environment ## Print the numbers of the benchmark: start, warm run, cost 
 prune: environment ## Remove what the cache holds and nobody used for long (DAYS=14, or SIZE=5G to be left).
 	@$(LAB) prune $(if $(DAYS),--days $(DAYS)) $(if $(SIZE),--size $(SIZE))
 
-clean: ## Remove the virtual environment, results and the cache.
-	@if [ -x $(PYTHON) ]; then $(LAB) clean; fi
+clean: ## Remove the virtual environment, results, boxes, payloads and the cache.
+	@if [ -x $(PYTHON) ]; then $(LAB) clean; \
+	 else echo "faultlab: no $(VENV), so guests, cache, results and boxes stay; \`make environment clean\` removes them" >&2; fi
 	@rm -rf $(VENV)
 
 environment:

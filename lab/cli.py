@@ -123,11 +123,22 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--days", type=_positive, metavar="N", help="what was not used for so long (14, without --size)"
     )
-    prune.add_argument(
-        "--size", metavar="SIZE", help="and the least recently used, until so much is left (5G)"
-    )
-    add("clean", "remove the results and the cache")
+    prune.add_argument("--size", metavar="SIZE", help="the least recently used, until so much is left (5G)")
+    add("clean", "remove results, boxes, payloads and the cache")
     return parser
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """What was typed; behind the first ``--`` of ``shell`` stands a command, which stays as it is."""
+    words, typed = list(arguments), []
+    if words[:1] == ["shell"] and "--" in words:
+        # Python 3.11's argparse would remove every -- there, the command's own ones too.
+        place = words.index("--")
+        words, typed = words[:place], words[place + 1 :]
+    parsed = _parser().parse_args(words)
+    if typed:
+        parsed.remote_command += typed
+    return parsed
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
@@ -137,7 +148,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, errors printed as one line on stderr."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parsed(sys.argv[1:] if arguments is None else arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # One that is ignored, as under nohup, stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:

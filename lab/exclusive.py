@@ -28,7 +28,7 @@ def exclusive(command: str) -> Iterator[None]:
 def _held(how: int, command: str) -> Iterator[None]:
     folder = paths.cache()
     folder.mkdir(parents=True, exist_ok=True)
-    with _opened(folder / "in-use") as descriptor:
+    with _opened(folder / paths.IN_USE) as descriptor:
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError as error:

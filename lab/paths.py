@@ -20,6 +20,15 @@ BOXES_VARIABLE = "FAULTLAB_BOXES"
 BOXES = Path(os.environ.get(BOXES_VARIABLE) or REPOSITORY / "boxes").absolute()
 
 CACHE_VARIABLE = "FAULTLAB_CACHE"
+IN_USE = "in-use"
+"""The cache's lock file."""
+IN_CACHE = frozenset(
+    {
+        *("acceleration", "apt", "dask", "downloads", "keys", "logs"),
+        *("resolved", "running", "store", "times.json", "ways", "zig"),
+    }
+)
+"""What the lab puts into the cache beside its lock: what may be removed of a folder that a user named."""
 
 
 def cache() -> Path:

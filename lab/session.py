@@ -178,7 +178,7 @@ def _provision(missing: Sequence[Prepared], store: Store) -> dict[str, Path]:
         in_parallel(_calibrate_and_stay, machines, at_once=len(os.sched_getaffinity(0)))
         for each, machine in zip(missing, machines, strict=True):
             with step(f"Save the state of {each.guest.name}"):
-                save = functools.partial(save_state, each, machine)
+                save = functools.partial(save_state, machine)
                 made[each.guest.name] = store.ensure("provisioned", each.provisioned_key, save)
     return made
 
@@ -210,7 +210,7 @@ def _first_session(machine: Reachable, jobs: Sequence[Sequence[str]], how: str |
             answer.check(machine.name)
 
 
-def save_state(prepared: Prepared, machine: Machine, folder: Path) -> None:
+def save_state(machine: Machine, folder: Path) -> None:
     """Keep a guest's state in an entry of the store, as its ``TEMPLATE``; this ends the guest."""
     machine.save_template(folder / TEMPLATE)
 

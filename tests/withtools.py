@@ -42,7 +42,7 @@ def _snapshot(prepared: Prepared, plain: Path) -> Path:
         ):
             with machine.remote() as remote:
                 put_tools(tools, remote)
-            save_state(prepared, machine, folder)
+            save_state(machine, folder)
 
     # The name of the tools' folder is the hash of what they were made from.
     key = key_of({"state": prepared.provisioned_key, "tools": tools.folder.name})

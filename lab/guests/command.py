@@ -17,23 +17,13 @@ PROBE_FLAG = "faultlab.probe"
 """On the kernel's command line it makes the initrd say that it runs, and power off."""
 
 
-PROCESSOR = "/machine/unattached/device[0]"
-"""QEMU's name of a machine's first processor."""
-
-_WAKE_OBJECT = "qtest,id=wake,chardev=wake,log=none"
-
-
 @dataclass(frozen=True)
 class RunFiles:
-    """Where one start keeps its files; ``monitor_fd`` is a listening socket QEMU inherits.
-
-    ``wake`` holds :func:`wake_words`.
-    """
+    """Where one start keeps its files; ``monitor_fd`` is a listening socket QEMU inherits."""
 
     overlay: Path
     identity: Path
     console: Path
-    wake: Path
     monitor_fd: int
 
 
@@ -63,20 +53,6 @@ def console_options(file: Path) -> list[str]:
     """The serial console, written to a file."""
     path = str(file).replace(",", ",,")
     return ["-chardev", f"file,id=console,path={path},append=on", "-serial", "chardev:console"]
-
-
-def wake_words(spec: Spec) -> str:
-    """What QEMU's test interface is told as soon as a guest is restored; empty where it is told nothing."""
-    line = ARCHITECTURES[spec.guest.architecture].hardware.lost_interrupt
-    if line is None or spec.template is None or spec.accelerator.name != "tcg":
-        return ""
-    return f"set_irq_in {PROCESSOR} unnamed-gpio-in {line} 1\n"
-
-
-def _wake_options(file: Path) -> list[str]:
-    """The test interface, which reads its file when the state has been loaded."""
-    path = str(file).replace(",", ",,")
-    return ["-chardev", f"file,id=wake,path=/dev/null,input-path={path}", "-object", _WAKE_OBJECT]
 
 
 def kernel_options(kernel: Path, initrd: Path, words: list[str]) -> list[str]:
@@ -162,6 +138,4 @@ def guest_command(spec: Spec, files: RunFiles, token: str) -> list[str]:
         argv += ["-device", "vmgenid,guid=auto"]
     if spec.template:
         argv += ["-loadvm", SNAPSHOT]
-        if wake_words(spec):
-            argv += _wake_options(files.wake)
     return argv

@@ -19,8 +19,8 @@ from pathlib import Path
 from lab import paths
 from lab.architectures import ARCHITECTURES
 from lab.errors import BootFailed, GuestDied, MissingTool, PortTaken, WrongGuest
-from lab.guests import command, console, disk, identity, monitor, processes, state
-from lab.guests.command import RunFiles, guest_command, wake_words
+from lab.guests import command, console, disk, identity, monitor, processes, state, wake
+from lab.guests.command import RunFiles, guest_command
 from lab.guests.machine import Machine
 from lab.guests.spec import Spec
 from lab.guests.state import State
@@ -135,11 +135,9 @@ def _launch(spec: Spec, claimed: State, keys: identity.Keys) -> Machine:
         disk.new_overlay(spec.utilities, spec.image.disk, machine.overlay, log)
     archive = claimed.folder / "identity.tar"
     identity.write_identity(keys, spec.guest.name, archive)
-    wake = claimed.folder / "wake"
-    wake.write_text(wake_words(spec), encoding="ascii")
     with contextlib.closing(monitor.listen(machine.monitor.path)) as listening, log.open("ab") as messages:
-        files = RunFiles(machine.overlay, archive, machine.console.file, wake, listening.fileno())
-        argv = guest_command(spec, files, claimed.token)
+        files = RunFiles(machine.overlay, archive, machine.console.file, listening.fileno())
+        argv = [*guest_command(spec, files, claimed.token), *wake.options(spec, claimed.folder)]
         tie = [] if spec.kept else [*_TIED, str(os.getpid())]
         try:
             qemu = subprocess.Popen(
@@ -186,8 +184,9 @@ def _await_ready(spec: Spec, machine: Machine) -> Machine:
     known = _with_port(spec, machine)
     if not spec.template:
         _await_console(spec, known, deadline)
-    answering = knock(known.address, deadline=deadline, check=lambda: _fail_if_ended(spec, known))
+    answering = knock(known.address, deadline=deadline, check=lambda: _fail_if_in_vain(spec, known))
     with known.remote(answering) as remote:
+        wake.check(spec, known.folder, answered=True)
         _verify(spec, known, remote)
     known.state = dataclasses.replace(known.state, ready=True)
     state.update(known.state)
@@ -205,6 +204,12 @@ def _with_port(spec: Spec, machine: Machine) -> Machine:
     machine.state = dataclasses.replace(reachable, ansible=ansible_variables(reachable))
     state.update(machine.state)
     return machine
+
+
+def _fail_if_in_vain(spec: Spec, machine: Machine) -> None:
+    """Raise what keeps a guest from ever answering."""
+    _fail_if_ended(spec, machine)
+    wake.check(spec, machine.folder, answered=False)
 
 
 def _fail_if_ended(spec: Spec, machine: Machine, *, patience: float = 0.0) -> None:

@@ -28,8 +28,12 @@ from lab.files import write_whole
 MANIFEST = "manifest.json"
 
 
-_found_looking: contextvars.ContextVar[set[Path] | None] = contextvars.ContextVar("found", default=None)
-"""While only looking: the entries that were found whole. Many guests share a few of thousands of files."""
+_verified_while_looking: contextvars.ContextVar[set[Path] | None] = contextvars.ContextVar(
+    "verified while looking", default=None
+)
+"""That there is a set means "only looking"; in it are the entries that were found whole since. Many guests
+share a few entries of thousands of files.
+"""
 
 
 @contextlib.contextmanager
@@ -38,16 +42,16 @@ def looking_only() -> Iterator[None]:
 
     Each entry is verified once.
     """
-    token = _found_looking.set(set())
+    token = _verified_while_looking.set(set())
     try:
         yield
     finally:
-        _found_looking.reset(token)
+        _verified_while_looking.reset(token)
 
 
 def is_looking_only() -> bool:
     """Whether what is missing is only to be named."""
-    return _found_looking.get() is not None
+    return _verified_while_looking.get() is not None
 
 
 def digest(path: Path) -> str:
@@ -111,8 +115,8 @@ class Store:
         it anew.
         """
         entry = self.path(kind, key)
-        found = _found_looking.get()
-        if found is not None and entry in found:
+        verified = _verified_while_looking.get()
+        if verified is not None and entry in verified:
             return entry
         if not entry.is_dir():
             return None
@@ -128,8 +132,8 @@ class Store:
         # The time of its last use: what is pruned is what was not used for longest.
         with contextlib.suppress(FileNotFoundError):
             os.utime(self._seen_file(entry))
-        if found is not None:
-            found.add(entry)
+        if verified is not None:
+            verified.add(entry)
         return entry
 
     def ensure(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:

@@ -15,13 +15,15 @@ from pathlib import Path
 
 from lab import paths
 from lab.errors import BadDocument, DiskFull, LabError, NoResult
-from lab.files import write_whole
+from lab.files import remove, remove_if_empty, write_whole
 from lab.results.document import GuestRun, parse_run, read_run
 from lab.results.program import FOLDER as PROGRAMS
 from lab.results.program import ProgramRun, parse_program, read_program
 
 LATEST, LATEST_PROGRAM = "latest", "latest-program"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_LINK = re.compile(rf"latest|latest-program|\.latest(-program)?\.{_ID.pattern}")
+_ASSEMBLING = ".assembling-"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -169,7 +171,7 @@ def assembled(root: Path = paths.RESULTS) -> Iterator[Result]:
     place: load it by its id afterwards.
     """
     root.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=".assembling-", dir=root))
+    workshop = Path(tempfile.mkdtemp(prefix=_ASSEMBLING, dir=root))
     try:
         result = Result(workshop / _new_id())
         result.path.mkdir()
@@ -204,3 +206,12 @@ def load(which: str = LATEST, root: Path = paths.RESULTS) -> Result:
 def ids(root: Path = paths.RESULTS) -> tuple[str, ...]:
     """The ids of all results, oldest first, complete or not."""
     return tuple(sorted(each.name for each in root.glob("*Z-*") if _ID.fullmatch(each.name)))
+
+
+def clear(root: Path = paths.RESULTS) -> None:
+    """Remove every result, and what killed commands left of some; anything else under ``root`` stays."""
+    for entry in root.iterdir() if root.is_dir() else ():
+        is_link = entry.is_symlink() and _LINK.fullmatch(entry.name)
+        if _ID.fullmatch(entry.name) or is_link or entry.name.startswith(_ASSEMBLING):
+            remove(entry)
+    remove_if_empty(root)

@@ -10,6 +10,7 @@ from lab.remote import Remote
 from lab.session import Ready
 
 QUESTIONS = r"""
+set -e
 section() { echo "== $*"; }
 section architecture; uname -m
 section kernel; uname -r
@@ -19,12 +20,14 @@ section shell; cat /proc/$$/maps
 section ssh server; cat /proc/$PPID/maps
 maps=$(python3 -I -S -c 'print(open("/proc/self/maps").read())')
 section python; echo "$maps"
-section words; $(echo "$maps" | grep -oE '/.*/(ld-musl-|libc[.-]).*so.*' | head -n 1) 2>&1; true
+section words; $(echo "$maps" | grep -oE '/.*/(ld-musl-|libc[.-]).*so.*' | head -n 1) 2>&1 || true
 """
 """What a guest is asked, at once: each question over SSH takes an emulated one a tenth of a second.
 
 PID 1, the login shell, its parent (the SSH server) and Python are the whole userland. The last section has
-the C library's own words: glibc's libc.so.6 is a program, musl's loader prints its version.
+the C library's own words: glibc's libc.so.6 is a program, musl's loader prints its version and fails. Any
+other question that cannot be answered ends the script: that is an error of the lab, and no guest that is not
+as declared.
 """
 
 MUSL = r"/ld-musl-[^ /]+\.so\.1$|/libc\.so$"

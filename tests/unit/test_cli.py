@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import signal
@@ -131,6 +132,32 @@ def test_wrong_use_is_2(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["no-such-command"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        (["g"], []),
+        (["g", "--"], []),
+        (["g", "uname", "extra"], ["uname", "extra"]),
+        (["g", "--", "grep", "--", "-v", "/etc/hosts"], ["grep", "--", "-v", "/etc/hosts"]),
+        (["--provider", "qemu", "g", "--", "--", "--provider"], ["--", "--provider"]),
+    ],
+)
+def test_a_command_in_a_guest_stays_as_it_was_typed(
+    monkeypatch: pytest.MonkeyPatch, typed: list[str], command: list[str]
+) -> None:
+    seen: list[argparse.Namespace] = []
+
+    def run(parsed: argparse.Namespace) -> int:
+        seen.append(parsed)
+        return 0
+
+    stand_in = types.ModuleType("lab.commands.shell")
+    monkeypatch.setattr(stand_in, "run", run, raising=False)
+    monkeypatch.setitem(sys.modules, "lab.commands.shell", stand_in)
+    assert cli.main(["shell", *typed]) == 0
+    assert [(parsed.guest, parsed.remote_command) for parsed in seen] == [("g", command)]
 
 
 def test_an_unknown_guest_ends_the_real_command(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.guests.command import RunFiles, console_options, guest_command, wake_words
+from lab.guests.command import RunFiles, console_options, guest_command
 from lab.guests.spec import Accelerator, Spec
 from lab.matrix import Guest
 
@@ -51,9 +51,7 @@ def spec(architecture: str = "x86_64", page_size: int = 4096) -> Spec:
     return Spec(guest, Image(), Tools(), Tools(), Accelerator("tcg", ""))
 
 
-FILES = RunFiles(
-    Path("/run/overlay"), Path("/run/identity"), Path("/run/console"), Path("/run/a,wake"), monitor_fd=7
-)
+FILES = RunFiles(Path("/run/overlay"), Path("/run/identity"), Path("/run/console"), monitor_fd=7)
 
 
 def values(argv: Sequence[str], option: str) -> list[str]:
@@ -99,20 +97,6 @@ def test_a_state_is_loaded_only_from_a_template() -> None:
     assert values(guest_command(spec(), FILES, TOKEN), "-loadvm") == []
     restored = dataclasses.replace(spec(), template=Path("/templates/t"))
     assert values(guest_command(restored, FILES, TOKEN), "-loadvm") == ["ready"]
-
-
-def test_a_lost_timer_interrupt_is_raised_after_a_restore_and_only_then() -> None:
-    booted = spec("loongarch64")
-    restored = dataclasses.replace(booted, template=Path("/templates/t"))
-    argv = guest_command(restored, FILES, TOKEN)
-    assert wake_words(restored) == "set_irq_in /machine/unattached/device[0] unnamed-gpio-in 11 1\n"
-    assert "file,id=wake,path=/dev/null,input-path=/run/a,,wake" in values(argv, "-chardev")
-    assert "qtest,id=wake,chardev=wake,log=none" in values(argv, "-object")
-    accelerated = dataclasses.replace(restored, accelerator=Accelerator("kvm", ""))
-    elsewhere = dataclasses.replace(spec(), template=Path("/templates/t"))
-    for each in (booted, accelerated, elsewhere):
-        assert wake_words(each) == ""
-        assert not any("qtest" in word for word in guest_command(each, FILES, TOKEN))
 
 
 def test_kvm_runs_on_the_hosts_own_processor() -> None:

@@ -16,7 +16,7 @@ from lab.images.store import Store, looking_only
 from lab.ways import capacity, plan, survey
 from lab.ways.capacity import Capacity
 from lab.ways.lacking import PROVISIONED, Found, Missing
-from lab.ways.times import Times
+from lab.ways.times import TABLE, Times
 
 DECLARED = matrix.load().guests
 TWO = Capacity(memory_mib=100_000, processors=2)
@@ -81,17 +81,17 @@ def test_the_estimate_counts_what_is_shared_once() -> None:
     a = found("a", IMAGE, KERNEL, provisioned("a"))
     b = found("b", IMAGE, provisioned("b"))
     planned = plan.plan([a, b, found("c")], Times(), Capacity(100_000, 1))
-    ready = 2.0 + 20.0 + 5.0
+    ready = sum(TABLE[stage] for stage in ("boot", "measure", "check"))
     assert {each.order.guest.name: each.seconds for each in planned.expected} == {
-        "a": ready + 50.0 + 6.0 + 4.0,
-        "b": ready + 50.0,
+        "a": ready + TABLE["provision"] + 6.0 + 4.0,
+        "b": ready + TABLE["provision"],
         "c": ready,
     }
     # The longest first; one after the other on one processor.
     assert [each.order.guest.name for each in planned.expected] == ["a", "b", "c"]
-    assert planned.seconds == 3 * ready + 2 * 50.0 + 6.0 + 4.0 + 3.0
+    assert planned.seconds == pytest.approx(3 * ready + 2 * TABLE["provision"] + 6.0 + 4.0 + 3.0)
     assert planned.line.startswith(
-        "3 guests: 1 ready, 2 to provision, to build: 1 image, 1 kernel; about 3 min with 1 at once, "
+        "3 guests: 1 ready, 2 to provision, to build: 1 image, 1 kernel; about 101 s with 1 at once, "
         "by another machine's times: nothing was timed here yet; 40 MB to download; the cache holds 0.00 GiB "
         "and needs about "
     )
@@ -106,24 +106,32 @@ def test_what_there_is_no_room_for_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_nothing_missing_is_said_as_well() -> None:
     told = plan.plan([found("a"), found("b")], Times(), TWO).line
-    assert told.startswith("2 guests: 2 ready; about 30 s with 2 at once")
+    assert told.startswith("2 guests: 2 ready; about 10 s with 2 at once")
     assert told.endswith("the cache holds 0.00 GiB")
 
 
 def test_times_of_earlier_runs_take_the_place_of_the_table(cache: Path) -> None:
     times = Times()
     assert not times.are_known
-    times.record("measure", "a", 60.0)
+    times.record("measure", "a", 3 * TABLE["measure"])
     times.record("build", "a", 12.0, ["image"])
     times.record("build", "b", 99.0, [])
     times.save()
     again = Times()
     assert again.are_known
-    assert again.expected("measure", "a") == 60.0
+    assert again.expected("measure", "a") == 3 * TABLE["measure"]
     # Another guest's is the table's, times how much slower such a stage was here; where none was, any stage.
-    assert again.expected("measure", "b") == 60.0
+    assert again.expected("measure", "b") == 3 * TABLE["measure"]
     assert again.expected("build", "b", ["kernel", "userland"]) == 2 * 154.0
-    assert again.expected("boot", "b") == 2.0 * 2.5
+    assert again.expected("boot", "b") == TABLE["boot"] * 2.5
+
+
+def test_times_that_were_kept_beside_another_table_say_the_same(cache: Path) -> None:
+    sample = '{"seconds": 10.0, "table": 20.0}'
+    (cache / "times.json").write_text(f'{{"measure": {{"a": {sample}}}, "build": {{"a": {sample}}}}}')
+    times = Times()
+    assert times.expected("measure", "b") == 10.0
+    assert times.expected("build", "b", ["userland"]) == 150.0 / 2
 
 
 def test_a_damaged_record_of_times_is_no_error(cache: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 
 from lab import __version__
 from lab.architectures import ARCHITECTURES
-from lab.files import write_whole
-from lab.images.boxes import Box
+from lab.files import remove_if_empty, write_whole
+from lab.images.boxes import PROVIDERS, Box
 from lab.images.store import digest
 from lab.matrix import Guest
 
 SUMS = "SHA256SUMS"
 CATALOGUE = "catalog.json"
+
+_BOX = re.compile(rf"\.?({'|'.join(PROVIDERS)})\.box(-\d+)?")
+_BESIDE = re.compile(rf"({SUMS}|{CATALOGUE})|\.({SUMS}|{CATALOGUE})-.*")
 
 
 def catalogue(guest: Guest, folder: Path) -> Path:
@@ -87,3 +91,25 @@ def catalogue_of(guest: Guest, checksums: dict[str, str], base: str) -> dict[str
         "description": f"{guest.libc} {guest.libc_version} on {guest.architecture}, Linux {guest.kernel}",
         "versions": [{"version": version(checksums), "providers": providers}],
     }
+
+
+def clear(folder: Path) -> None:
+    """Remove what :func:`put` put there, for whichever guests; anything else stays."""
+    for place in folder.iterdir() if folder.is_dir() else ():
+        if place.is_dir() and not place.is_symlink() and _is_made_here(place):
+            for file in place.iterdir():
+                if _BOX.fullmatch(file.name) or _BESIDE.fullmatch(file.name):
+                    file.unlink()
+            remove_if_empty(place)
+    remove_if_empty(folder)
+
+
+def _is_made_here(place: Path) -> bool:
+    """Whether the catalogue is the lab's; it is written last, so that there may be boxes alone."""
+    try:
+        named = json.loads((place / CATALOGUE).read_bytes())["name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        names = [file.name for file in place.iterdir()]
+        ours = all(_BOX.fullmatch(name) or _BESIDE.fullmatch(name) for name in names)
+        return ours and any(_BOX.fullmatch(name) for name in names)
+    return bool(named == f"faultlab/{place.name}")
