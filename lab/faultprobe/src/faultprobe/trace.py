@@ -36,8 +36,6 @@ from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.schema import Ledger
 
 AS_PARENT = -1
-# More than a child reports, and written at once as it is: pipe(7).
-PIPE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def trace(
         follower.start()
         # All of it has been written. It has no end while a child that another thread starts holds a copy.
         os.set_blocking(report_read.fileno(), False)
-        report = report_read.read(PIPE_BYTES)
+        report = report_read.read(launch.PIPE_BYTES)
         minor, major, number = _native.parse_report(report) if report else (0, 0, 0)
         if number:
             raise OSError(number, os.strerror(number), path)

@@ -91,6 +91,7 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args);
 
 /* spawn.c */
 PyObject *spawn(PyObject *module, PyObject *args);
+PyObject *await_exec(PyObject *module, PyObject *args);
 PyObject *detach(PyObject *module, PyObject *args);
 PyObject *parse_report(PyObject *module, PyObject *args);
 PyObject *adopt_orphans(PyObject *module, PyObject *args);
