@@ -28,8 +28,9 @@ def main() -> None:
 
     A refusal of the system is told by its errno. The end of the words is its own end.
     """
-    # As in a command line's own process: Ctrl-C ends it.
+    # As in a command line's own process, Ctrl-C ends it; and so does a session that lets go in the middle.
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     size, looker, words, told, *pipes = (int(each) for each in sys.argv[1:])
     if looker:
         _native.allow_tracer(looker)
