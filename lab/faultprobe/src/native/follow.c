@@ -192,12 +192,15 @@ static int wait_for_any(siginfo_t *info, int is_waiting)
     const int options = WEXITED | WSTOPPED | WNOWAIT | __WALL | __WNOTHREAD;
 
     for (;;) {
+        PyThreadState *others_run;
         int failed;
 
         memset(info, 0, sizeof *info);
-        Py_BEGIN_ALLOW_THREADS failed =
-            waitid(P_ALL, 0, info, options | (is_waiting ? 0 : WNOHANG));
-        Py_END_ALLOW_THREADS if (failed && errno == EINTR && PyErr_CheckSignals() == 0) continue;
+        others_run = PyEval_SaveThread();
+        failed = waitid(P_ALL, 0, info, options | (is_waiting ? 0 : WNOHANG));
+        PyEval_RestoreThread(others_run);
+        if (failed && errno == EINTR && PyErr_CheckSignals() == 0)
+            continue;
         if (failed || !is_stop(info))
             return failed;
         /* Not there any more when the thread was killed meanwhile: what it does next is told next.

@@ -18,7 +18,7 @@
 /* Why these and not PERF_COUNT_SW_PAGE_FAULTS: see perf.py. */
 enum { MINOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MIN, MAJOR_FAULTS = PERF_COUNT_SW_PAGE_FAULTS_MAJ };
 
-enum { EMPTY_RECORD = -1, NO_RECORD = -2 };
+enum { EMPTY_RECORD = -1, NO_RECORD = -2, MOST_DETAIL = 2 };
 
 /* PERF_SAMPLE_DATA_PAGE_SIZE: in the kernel from 5.11 on, not in every header. */
 #define DATA_PAGE_SIZE (UINT64_C(1) << 22)
@@ -208,7 +208,8 @@ struct minor_fault {
     uint64_t instruction;
     uint64_t time_ns;
     uint64_t address;
-    uint64_t details[2]; /* physical address, size of the page: as many as the detail says */
+    /* Physical address, size of the page: as many as the detail says. */
+    uint64_t details[MOST_DETAIL];
 };
 
 /*
@@ -234,10 +235,14 @@ PyObject *minor_faults(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "y#ni(ii)LLO:minor_faults", &data, &length, &at, &detail, &pid,
                           &tid, &latest_ns, &slack_ns, &make))
         return NULL;
+    if (detail > MOST_DETAIL) {
+        PyErr_SetString(PyExc_ValueError, "no record says so much");
+        return NULL;
+    }
     size = offsetof(struct minor_fault, details) + (detail > 0 ? (size_t)detail : 0) * 8;
     events = PyList_New(0);
     while (events != NULL && !failed && at <= length - (Py_ssize_t)size) {
-        struct minor_fault fault = {.details = {0, 0}};
+        struct minor_fault fault = {.details = {0}};
         PyObject *fields, *event;
 
         memcpy(&fault, data + at, size);
