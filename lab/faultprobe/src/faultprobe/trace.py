@@ -76,7 +76,8 @@ def trace(
     last of the followed processes has ended.
     `ring_bytes` is the size of each processor's ring, a power of two. `phase_call` names a system call at
     which the first process ends a phase, see `Ledger.phases`. The child is started inside `spawning()`.
-    Without `reads_meanwhile` the rings are only read at system calls: the self-test makes them overflow so.
+    Without `reads_meanwhile` the rings are only read at calls that are looked at: the self-test makes them
+    overflow so.
     `on_start` is told the process id when the program has been executed.
     `with_maps` takes a memory map of each process just before it ends, see `Trace.maps`.
     Where the kernel does not let us record, the account says so and has what the counters told.

@@ -1,6 +1,6 @@
 /*
  * perf_event_open for page faults, and the ring its records arrive in. What the bytes of a record
- * mean is known to perf.py; here they are only carried.
+ * mean is known to perfrecords.py; here only those of minor faults are read, of which there are many.
  */
 #include "native.h"
 

@@ -1,6 +1,6 @@
 /*
  * What is asked of the records of every run, without an object for each: how many faults there are,
- * what was lost and where files were mapped. All else about records is known to perfrecords.py.
+ * what was lost and where files were mapped. What else is in a record perfrecords.py says.
  */
 #include "native.h"
 

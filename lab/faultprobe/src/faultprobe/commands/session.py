@@ -143,7 +143,7 @@ def _fresh(command: Sequence[str]) -> int:
 
 
 def _measured(command: Sequence[str]) -> int:
-    """The exit status of `run` in an interpreter of its own, which forks of this one look on at."""
+    """The exit status of `run` in an interpreter of its own; a fork of this one looks on at it."""
     from faultprobe import cli, hired
 
     arguments = cli.parser().parse_args(command)

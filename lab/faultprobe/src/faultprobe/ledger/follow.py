@@ -73,7 +73,7 @@ class Follower:
 
     Everything happens in the thread that calls `follow`: ptrace belongs to a thread. Children of that
     thread that are not followed must not end meanwhile: they would be reaped. Without `reads_meanwhile` the
-    rings are read at system calls alone.
+    rings are read at calls that are looked at alone.
     """
 
     def __init__(
