@@ -61,7 +61,7 @@ print(run.stack_start, run.heap_start, run.exit_status, run.stdout)
 """
 BY_LAUNCH = """
 from faultprobe.launch import Launch
-with Launch(["sh", "-c", "echo said"], {"PATH": "/usr/bin:/bin"}, True, True, None) as run:
+with Launch(["sh", "-c", "echo said"], {"PATH": "/usr/bin:/bin"}, True, True) as run:
     run.go()
     run.follow([], lambda: None)
 print(run.stack_start, run.heap_start, run.status, run.output)

@@ -173,7 +173,7 @@ def test_the_program_finds_the_signals_as_another_start_leaves_them() -> None:
     argv = ["grep", "^Sig[BIC]", "/proc/self/status"]
     before = signal.signal(signal.SIGUSR1, lambda *_: None)
     try:
-        with Launch(argv, None, True, False, None) as launch:
+        with Launch(argv, None, True, False) as launch:
             launch.go()
             launch.follow([], lambda: None)
         assert Program(argv, os.environ).run().stdout == launch.output

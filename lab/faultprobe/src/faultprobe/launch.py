@@ -24,6 +24,7 @@ from faultprobe.facts import ADDR_NO_RANDOMIZE
 # The loop wakes at each watermark, at the child's end and at its output; this is only a safety net.
 POLL_MILLISECONDS = 100
 POINTER_BYTES = 8
+# What spawn takes for a personality or a stack limit that is this process's.
 AS_PARENT = -1
 # More than a child reports, and written at once as it is: pipe(7).
 PIPE_BYTES = 4096
@@ -45,7 +46,6 @@ class Launch:
         environment: Mapping[str, str] | None,
         capture_stdout: bool,
         no_aslr: bool,
-        stack_limit: int | None,
     ) -> None:
         self.path = find_program(argv[0])
         strings = [os.fsencode(each) for each in argv]
@@ -70,8 +70,8 @@ class Launch:
                 strings,
                 settings,
                 (0, 1 if output_write is None else output_write.fileno(), 2),
-                _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
-                AS_PARENT if stack_limit is None else stack_limit,
+                persona(no_aslr),
+                AS_PARENT,
                 go_read.fileno(),
                 report_write.fileno(),
                 True,
@@ -135,6 +135,11 @@ class Launch:
             self.status = os.waitpid(self.pid, 0)[1]
         os.close(self._descriptor)
         self._pipes.close()
+
+
+def persona(no_aslr: bool) -> int:
+    """The personality for `_native.spawn`: this process's, or that with address randomization off."""
+    return _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT
 
 
 def find_program(name: str) -> str:

@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from faultprobe import _native, perf, procfs
-from faultprobe.facts import ADDR_NO_RANDOMIZE
-from faultprobe.launch import AS_PARENT, START_BRK, START_STACK, find_program
+from faultprobe.launch import AS_PARENT, START_BRK, START_STACK, find_program, persona
 from faultprobe.perfrecords import Decoder, Event
 
 # What run_once names in place of the program when it may not be recorded.
@@ -88,7 +87,7 @@ class Program:
                 os.fsencode(self.path),
                 self._argv,
                 self._environment,
-                _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
+                persona(no_aslr),
                 AS_PARENT if stack_limit is None else stack_limit,
                 ring_bytes,
             )

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faultprobe import _native, launch, perf, procfs
-from faultprobe.facts import ADDR_NO_RANDOMIZE
 from faultprobe.ledger import elf, pagemap
 from faultprobe.ledger.account import Account, account_of
 from faultprobe.ledger.attach import ENDING, Attachment
@@ -34,8 +33,6 @@ from faultprobe.ledger.makers import LastMap
 from faultprobe.ledger.observe import state_of
 from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.schema import Ledger
-
-AS_PARENT = -1
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,8 @@ def trace(
                 [os.fsencode(each) for each in argv],
                 [os.fsencode(f"{name}={value}") for name, value in variables.items()],
                 (0, output, 2),
-                _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
-                AS_PARENT,
+                launch.persona(no_aslr),
+                launch.AS_PARENT,
                 go_read.fileno(),
                 report_write.fileno(),
                 False,
