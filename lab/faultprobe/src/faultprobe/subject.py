@@ -1,7 +1,7 @@
 """The process that measures itself for a session: it does what only it can, and tells it.
 
 It makes the experiment and the certificate. All else (who looks on, the accounts, the facts, the document) is
-the business of the session that started it (`hired`), which has imported what that takes: on an emulated
+the business of the session that started it (`sessionrun`), which has imported what that takes: on an emulated
 machine the imports of a `faultprobe run` of its own take four times as long as the start of an interpreter.
 So nothing is imported here that an interpreter does not have already, but faultprobe's readings.
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from faultprobe import document, facts, hired
+from faultprobe import document, facts, sessionrun
 from faultprobe.helper import Helper, MeasureRefused
 from faultprobe.memorymap import taking
 from faultprobe.memorymap.model import MemoryMap
@@ -34,7 +34,7 @@ NEEDED = {
 
 
 def made(file: Path, *, ledger: bool = True, maps: bool = True) -> Any:
-    assert hired.run(1 << 20, ledger, maps, str(file)) == 0
+    assert sessionrun.run(1 << 20, ledger, maps, str(file)) == 0
     decoded = json.loads(file.read_text())
     document.check(decoded)
     return decoded
@@ -120,7 +120,7 @@ def test_a_refusal_of_maps_in_the_middle_says_why(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(taking, "take_of", take_two)
     with pytest.raises(MapRefused, match="it is out of descriptors"):
-        hired.run(1 << 20, True, True, str(tmp_path / "none"))
+        sessionrun.run(1 << 20, True, True, str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
     assert children() == []
 
@@ -134,7 +134,7 @@ def test_a_session_that_lets_go_in_the_middle_ends_the_measured_process_quietly(
     monkeypatch.setattr(taking, "take_of", fail)
     before = open_descriptors()
     with pytest.raises(RuntimeError, match="a mistake"):
-        hired.run(1 << 20, True, True, str(tmp_path / "none"))
+        sessionrun.run(1 << 20, True, True, str(tmp_path / "none"))
     assert capfd.readouterr().err == ""
     assert children() == []
     assert open_descriptors() == before
@@ -158,7 +158,7 @@ def test_a_start_that_fails_leaves_no_descriptor(
     with monkeypatch.context() as patch:
         patch.setattr(os, name, fail_once)
         with contextlib.suppress(OSError):
-            hired.run(1 << 20, True, True, str(tmp_path / "none"))
+            sessionrun.run(1 << 20, True, True, str(tmp_path / "none"))
     assert open_descriptors() == before
     assert children() == []
 
@@ -176,7 +176,7 @@ def test_who_looks_on_may_end_in_the_middle(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Helper, "look_at", die)
     with pytest.raises(MeasureRefused, match=r"was killed \(signal 9\)"):
-        hired.run(1 << 20, True, False, str(tmp_path / "none"))
+        sessionrun.run(1 << 20, True, False, str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_measured_process_that_is_killed_gives_its_exit_code(
         raise MapRefused("it is gone")
 
     monkeypatch.setattr(taking, "take_of", kill)
-    assert hired.run(1 << 20, False, True, str(tmp_path / "none")) == 128 + signal.SIGKILL
+    assert sessionrun.run(1 << 20, False, True, str(tmp_path / "none")) == 128 + signal.SIGKILL
     assert children() == []
 
 
