@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import sys
 import threading
 import time
@@ -120,6 +121,53 @@ def test_a_file_is_read_to_its_end(tmp_path: Path) -> None:
         _native.read_file(str(tmp_path / "none"))
     assert caught.value.filename == str(tmp_path / "none")
     assert procfs.read(str(tmp_path / "none")) is None
+
+
+def test_reading_a_file_is_gone_on_with_after_a_signal(tmp_path: Path) -> None:
+    # Opening a named pipe waits for a writer, and reading for what it writes.
+    pipe, heard = tmp_path / "pipe", threading.Event()
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        time.sleep(0.2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        assert heard.wait(10)
+        heard.clear()
+        with pipe.open("wb", buffering=0) as stream:
+            stream.write(b"one")
+            time.sleep(0.2)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            assert heard.wait(10)
+            stream.write(b"two")
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
+    writer = threading.Thread(target=write)
+    try:
+        writer.start()
+        assert _native.read_file(str(pipe)) == b"onetwo"
+    finally:
+        writer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_reading_a_file_ends_when_a_handler_raises(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def handler(*_: object) -> None:
+        raise InterruptedError("enough")
+
+    # Open for writing too, so that it is the reading that waits.
+    writer = os.open(pipe, os.O_RDWR)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(InterruptedError, match="enough"):
+            _native.read_file(str(pipe))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        os.close(writer)
 
 
 class Rings(NoRecorder):

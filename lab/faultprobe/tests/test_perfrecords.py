@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from faultprobe import perfrecords
+from faultprobe import _native, perfrecords
 from faultprobe.perfrecords import HEADER, MINOR, NAMED, TRAILER, Decoder, Event, Fault, Reached
 
 MAJOR_ID, MARK_ID = 7, 8
@@ -76,6 +76,13 @@ def test_records_are_told_apart_by_their_size(detail: int) -> None:
         Fault(5, 30, 31, 0x400000, 8, True, False, *values),
         Reached(5, 30, 31, 0x400000),
     ]
+
+
+def test_more_detail_than_a_record_has_is_refused() -> None:
+    size = perfrecords.HEADER.size + MINOR.size + 3 * 8
+    data = perfrecords.HEADER.pack(perfrecords.RECORD_SAMPLE, 2, size) + bytes(size - perfrecords.HEADER.size)
+    with pytest.raises(ValueError, match="no record says so much"):
+        _native.minor_faults(data, 0, 3, (1, 1), 0, 0, tuple)
 
 
 def test_records_that_were_dropped_are_counted() -> None:

@@ -137,7 +137,7 @@ def test_recording_changes_no_count(tmp_path: Path) -> None:
     recorded = {len(record(argv, environment=environment, no_aslr=True).faults) for _ in range(5)}
     unrecorded = set()
     for _ in range(5):
-        with Launch(argv, environment, False, True, None) as launch:
+        with Launch(argv, environment, False, True) as launch:
             launch.go()
             launch.follow([], lambda: None)
             assert launch.rusage is not None
@@ -203,7 +203,7 @@ def test_a_child_that_waits_dies_with_a_killed_parent(tmp_path: Path) -> None:
     # The number goes through a file: the child would hold a pipe open, and this test with it.
     program = (
         "import os, pathlib, signal; from faultprobe.launch import Launch\n"
-        "launch = Launch(['sleep', '60'], None, False, False, None)\n"
+        "launch = Launch(['sleep', '60'], None, False, False)\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(launch.pid))\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -26,7 +26,7 @@ def signals_of(text: bytes) -> dict[str, int]:
 
 
 def output_of(argv: list[str]) -> bytes:
-    with Launch(argv, None, True, False, None) as launch:
+    with Launch(argv, None, True, False) as launch:
         launch.go()
         launch.follow([], lambda: None)
         assert launch.status == 0
@@ -45,7 +45,7 @@ def test_what_a_fork_would_cost_is_not_paid() -> None:
     # The memory of this process is not copied: as many faults as it has pages would follow.
     block = bytearray(16 << 20)
     minor = len(block) // os.sysconf("SC_PAGE_SIZE")
-    with Launch(["true"], None, True, False, None) as launch:
+    with Launch(["true"], None, True, False) as launch:
         before = own_faults()
         block[::4096] = b"\1" * len(block[::4096])
         assert own_faults() - before < minor // 8
@@ -84,7 +84,7 @@ def test_a_signal_that_comes_while_it_waits_is_not_handled_twice() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
     try:
-        with Launch(["sleep", "10"], None, True, False, None) as launch:
+        with Launch(["sleep", "10"], None, True, False) as launch:
             os.kill(launch.pid, signal.SIGUSR1)
             # Blocked until the default was all there was: to end.
             with pytest.raises(OSError, match="ended by 0xa before its first instruction"):
@@ -113,7 +113,7 @@ def test_what_cannot_be_executed_says_why(tmp_path: Path) -> None:
     script = tmp_path / "no-program"
     script.write_bytes(b"\x7fELF no program")
     script.chmod(0o755)
-    launch = Launch([str(script)], None, False, False, None)
+    launch = Launch([str(script)], None, False, False)
     with launch, pytest.raises(OSError, match="Exec format error"):
         launch.go()
 
@@ -123,7 +123,7 @@ def test_a_child_that_is_never_let_go_is_gone_with_its_memory() -> None:
     code = (
         "from faultprobe.launch import Launch\n"
         "for _ in range(50):\n"
-        "    with Launch(['true'], None, True, False, None): pass\n"
+        "    with Launch(['true'], None, True, False): pass\n"
         "print('alive')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

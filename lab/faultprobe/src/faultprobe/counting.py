@@ -21,13 +21,11 @@ from pathlib import Path
 from typing import Optional, TypedDict
 
 from faultprobe import _native, launch, perf, procfs
-from faultprobe.facts import ADDR_NO_RANDOMIZE
 from faultprobe.ledger.journal import COUNTERS, FULL, USER_MODE
 from faultprobe.names import shown
 from faultprobe.text import table
 
 SCHEMA_VERSION = 1
-AS_PARENT = -1
 ANY_CPU = -1
 # Fields of /proc/PID/stat after the name, which begin with number 3: minflt is the 10th of all, then cminflt
 # (of the children it has waited for), majflt, cmajflt. The parent is the 4th.
@@ -176,8 +174,8 @@ def _spawn(
                 [os.fsencode(each) for each in argv],
                 [os.fsencode(f"{name}={value}") for name, value in variables.items()],
                 (0, 1, 2),
-                _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
-                AS_PARENT,
+                launch.persona(no_aslr),
+                launch.AS_PARENT,
                 go_read,
                 report_write,
                 False,

@@ -69,8 +69,8 @@ class Helper:
         return helper
 
     def look_at(self, pid: int) -> None:
-        """Has one that waits for that (`hired`) look on at another process, which has to permit it. Raises
-        MeasureRefused, OSError."""
+        """Has one that waits for that (`sessionrun`) look on at another process, which has to permit it.
+        Raises MeasureRefused, OSError."""
         self._observed = str(pid)
         self._send(b"%d" % pid)
         self._wait()

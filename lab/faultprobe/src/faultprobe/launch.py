@@ -24,7 +24,10 @@ from faultprobe.facts import ADDR_NO_RANDOMIZE
 # The loop wakes at each watermark, at the child's end and at its output; this is only a safety net.
 POLL_MILLISECONDS = 100
 POINTER_BYTES = 8
+# What spawn takes for a personality or a stack limit that is this process's.
 AS_PARENT = -1
+# More than a child reports, and written at once as it is: pipe(7).
+PIPE_BYTES = 4096
 # Fields 28 and 47 of /proc/PID/stat (proc_pid_stat(5)); the fields after the name begin with number 3.
 START_STACK, START_BRK = 28 - 3, 47 - 3
 
@@ -43,7 +46,6 @@ class Launch:
         environment: Mapping[str, str] | None,
         capture_stdout: bool,
         no_aslr: bool,
-        stack_limit: int | None,
     ) -> None:
         self.path = find_program(argv[0])
         strings = [os.fsencode(each) for each in argv]
@@ -68,8 +70,8 @@ class Launch:
                 strings,
                 settings,
                 (0, 1 if output_write is None else output_write.fileno(), 2),
-                _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
-                AS_PARENT if stack_limit is None else stack_limit,
+                persona(no_aslr),
+                AS_PARENT,
                 go_read.fileno(),
                 report_write.fileno(),
                 True,
@@ -84,15 +86,18 @@ class Launch:
     def go(self) -> None:
         """Lets the child execute the program. Raises OSError with exec's errno when it cannot be executed."""
         self._go.write(b"!")
-        report = self._report.readall()
+        status = _native.await_exec(self.pid)
+        # All of it has been written. It has no end while a child that another thread starts holds a copy.
+        os.set_blocking(self._report.fileno(), False)
+        report = self._report.read(PIPE_BYTES)
+        if not os.WIFSTOPPED(status):
+            self.status = status
         if report:
             minor, major, number = _native.parse_report(report)
             if number:
                 raise OSError(number, os.strerror(number), self.path)
             self.inherited = _native.Counters((minor, major))
-        _, status = os.waitpid(self.pid, 0)
-        if not os.WIFSTOPPED(status):
-            self.status = status
+        if self.status is not None:
             raise OSError(errno.ECHILD, f"ended by {status:#x} before its first instruction", self.path)
         fields = procfs.stat_fields(str(self.pid))
         self.stack_start, self.heap_start = int(fields[START_STACK]), int(fields[START_BRK])
@@ -130,6 +135,11 @@ class Launch:
             self.status = os.waitpid(self.pid, 0)[1]
         os.close(self._descriptor)
         self._pipes.close()
+
+
+def persona(no_aslr: bool) -> int:
+    """The personality for `_native.spawn`: this process's, or that with address randomization off."""
+    return _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT
 
 
 def find_program(name: str) -> str:

@@ -13,9 +13,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 from faultprobe import _native, perf, procfs
-from faultprobe.facts import ADDR_NO_RANDOMIZE
-from faultprobe.launch import AS_PARENT, START_BRK, START_STACK, find_program
+from faultprobe.launch import AS_PARENT, START_BRK, START_STACK, find_program, persona
 from faultprobe.perfrecords import Decoder, Event
+
+# What run_once names in place of the program when it may not be recorded.
+RECORDING = "perf_event_open"
 
 
 class Skimmed(NamedTuple):
@@ -77,16 +79,22 @@ class Program:
         """Runs it with its output captured, and the faults of its first thread recorded if there is a ring.
 
         `no_aslr` switches address randomization off for it, `stack_limit` sets its soft stack limit in
-        bytes. Use from one thread. Raises OSError when it cannot be executed or recorded.
+        bytes. Use from one thread. Raises OSError when it cannot be executed, PerfRefused when the kernel
+        does not let us record.
         """
-        told = _native.run_once(
-            os.fsencode(self.path),
-            self._argv,
-            self._environment,
-            _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
-            AS_PARENT if stack_limit is None else stack_limit,
-            ring_bytes,
-        )
+        try:
+            told = _native.run_once(
+                os.fsencode(self.path),
+                self._argv,
+                self._environment,
+                persona(no_aslr),
+                AS_PARENT if stack_limit is None else stack_limit,
+                ring_bytes,
+            )
+        except OSError as error:
+            if error.filename == RECORDING:
+                raise perf.refusal(error) from error
+            raise
         return Run(self.path, told)
 
 

@@ -120,19 +120,17 @@ def record(
     environment: Mapping[str, str] | None = None,
     capture_stdout: bool = False,
     no_aslr: bool = False,
-    stack_limit: int | None = None,
     user_only: bool = False,
     ring_bytes: int | None = None,
 ) -> Recording:
     """Runs a program and returns one record for each page fault it took, its threads and children included.
 
-    `no_aslr` switches address randomization off for it, `stack_limit` sets its soft stack limit in bytes
-    (the kernel lays out mmap below it), `user_only` leaves out faults taken in kernel mode (then an
-    unprivileged user may record), `ring_bytes` is the size of each processor's ring.
+    `no_aslr` switches address randomization off for it, `user_only` leaves out faults taken in kernel mode
+    (then an unprivileged user may record), `ring_bytes` is the size of each processor's ring.
     Raises FileNotFoundError or PermissionError when the program cannot be run, PerfRefused when the kernel
     does not let us record, OSError for other refusals. The program has ended when this returns.
     """
-    with Launch(argv, environment, capture_stdout, no_aslr, stack_limit) as launch:
+    with Launch(argv, environment, capture_stdout, no_aslr) as launch:
         with Recorder(launch.pid, user_only=user_only, ring_bytes=ring_bytes) as recorder:
             launch.go()
             launch.follow(recorder.descriptors, recorder.drain)

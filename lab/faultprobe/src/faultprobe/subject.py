@@ -1,7 +1,7 @@
 """The process that measures itself for a session: it does what only it can, and tells it.
 
 It makes the experiment and the certificate. All else (who looks on, the accounts, the facts, the document) is
-the business of the session that started it (`hired`), which has imported what that takes: on an emulated
+the business of the session that started it (`sessionrun`), which has imported what that takes: on an emulated
 machine the imports of a `faultprobe run` of its own take four times as long as the start of an interpreter.
 So nothing is imported here that an interpreter does not have already, but faultprobe's readings.
 """
@@ -28,8 +28,9 @@ def main() -> None:
 
     A refusal of the system is told by its errno. The end of the words is its own end.
     """
-    # As in a command line's own process: Ctrl-C ends it.
+    # As in a command line's own process, Ctrl-C ends it; and so does a session that lets go in the middle.
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     size, looker, words, told, *pipes = (int(each) for each in sys.argv[1:])
     if looker:
         _native.allow_tracer(looker)

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faultprobe import _native, launch, perf, procfs
-from faultprobe.facts import ADDR_NO_RANDOMIZE
 from faultprobe.ledger import elf, pagemap
 from faultprobe.ledger.account import Account, account_of
 from faultprobe.ledger.attach import ENDING, Attachment
@@ -34,10 +33,6 @@ from faultprobe.ledger.makers import LastMap
 from faultprobe.ledger.observe import state_of
 from faultprobe.ledger.recording import open_recorder
 from faultprobe.ledger.schema import Ledger
-
-AS_PARENT = -1
-# More than a child reports, and written at once as it is: pipe(7).
-PIPE_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,8 @@ def trace(
     last of the followed processes has ended.
     `ring_bytes` is the size of each processor's ring, a power of two. `phase_call` names a system call at
     which the first process ends a phase, see `Ledger.phases`. The child is started inside `spawning()`.
-    Without `reads_meanwhile` the rings are only read at system calls: the self-test makes them overflow so.
+    Without `reads_meanwhile` the rings are only read at calls that are looked at: the self-test makes them
+    overflow so.
     `on_start` is told the process id when the program has been executed.
     `with_maps` takes a memory map of each process just before it ends, see `Trace.maps`.
     Where the kernel does not let us record, the account says so and has what the counters told.
@@ -97,8 +93,8 @@ def trace(
                 [os.fsencode(each) for each in argv],
                 [os.fsencode(f"{name}={value}") for name, value in variables.items()],
                 (0, output, 2),
-                _native.get_personality() | ADDR_NO_RANDOMIZE if no_aslr else AS_PARENT,
-                AS_PARENT,
+                launch.persona(no_aslr),
+                launch.AS_PARENT,
                 go_read.fileno(),
                 report_write.fileno(),
                 False,
@@ -118,7 +114,7 @@ def trace(
         follower.start()
         # All of it has been written. It has no end while a child that another thread starts holds a copy.
         os.set_blocking(report_read.fileno(), False)
-        report = report_read.read(PIPE_BYTES)
+        report = report_read.read(launch.PIPE_BYTES)
         minor, major, number = _native.parse_report(report) if report else (0, 0, 0)
         if number:
             raise OSError(number, os.strerror(number), path)

@@ -1,6 +1,8 @@
 /* The counters as Python sees them: a named tuple (minor, major), in faults. */
 #include "native.h"
 
+#include <time.h>
+
 static PyStructSequence_Field counters_fields[] = {
     {"minor", "faults served without reading a device (ru_minflt)"},
     {"major", "faults that had to wait for a device or were tried before (ru_majflt)"},
@@ -62,4 +64,23 @@ PyObject *counters_thread(PyObject *module, PyObject *unused)
 {
     (void)unused;
     return read_counters(module, RUSAGE_THREAD);
+}
+
+/*
+ * stamped_reading(who) -> (minor, major, nanoseconds of CLOCK_MONOTONIC)
+ * The clock is the one that perf's records carry, so that they can be told apart by readings.
+ */
+PyObject *stamped_reading(PyObject *module, PyObject *args)
+{
+    int who;
+    struct reading now;
+    struct timespec time;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "i:stamped_reading", &who))
+        return NULL;
+    if (take_reading(who, &now) != 0 || clock_gettime(CLOCK_MONOTONIC, &time) != 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return Py_BuildValue("(llL)", now.minor, now.major,
+                         (long long)time.tv_sec * 1000000000LL + (long long)time.tv_nsec);
 }

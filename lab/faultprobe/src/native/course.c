@@ -99,7 +99,7 @@ static int watch(struct course *course, size_t ring_bytes)
         ioctl(course->events[MAJOR], PERF_EVENT_IOC_ID, &course->major_id) == 0)
         return 0;
 refused:
-    PyErr_SetFromErrno(PyExc_OSError);
+    PyErr_SetFromErrnoWithFilename(PyExc_OSError, "perf_event_open");
     return -1;
 }
 
@@ -149,15 +149,24 @@ static int take_stat(struct course *course)
     return length >= 0 ? 0 : -1;
 }
 
-/*
- * From the start of the child to the stop at the program's first instruction; -1 with an exception.
- * All signals are blocked: until exec the child has this thread's errno.
- */
+/* The exception for a child that a signal has ended before its exec. */
+static void set_ended_early(int status, const char *path)
+{
+    PyObject *arguments = Py_BuildValue(
+        "(iNN)", ECHILD,
+        PyUnicode_FromFormat("ended by 0x%x before its first instruction", (unsigned int)status),
+        PyUnicode_DecodeFSDefault(path));
+
+    if (arguments != NULL)
+        PyErr_SetObject(PyExc_OSError, arguments);
+    Py_XDECREF(arguments);
+}
+
+/* From the start of the child to the stop at the program's first instruction; -1: exception. */
 static int reach_first_instruction(struct course *course, const struct plan *plan, PyObject *argv,
                                    PyObject *envp, size_t ring_bytes)
 {
     const struct report *report;
-    PyThreadState *others_run;
 
     course->pid = start_child(plan, argv, envp, &course->memory);
     if (course->pid < 0) {
@@ -172,24 +181,21 @@ static int reach_first_instruction(struct course *course, const struct plan *pla
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    others_run = PyEval_SaveThread();
-    waitpid(course->pid, &course->status, 0);
-    PyEval_RestoreThread(others_run);
+    if (wait_for_exec(course->pid, &course->status) != 0)
+        return -1;
     if (WIFSTOPPED(course->status))
         return 0;
     course->pid = 0;
+    /* What has ended it may be meant for both of us, as Ctrl-C is. */
+    if (PyErr_CheckSignals() != 0)
+        return -1;
     report = &course->memory->report;
-    errno = report->failed_errno ? report->failed_errno : ECHILD;
+    if (report->failed_errno == 0) {
+        set_ended_early(course->status, plan->path);
+        return -1;
+    }
+    errno = report->failed_errno;
     PyErr_SetFromErrnoWithFilename(PyExc_OSError, plan->path);
-    return -1;
-}
-
-/* After a call that failed: 0 when a signal did it and its handler is content, -1: exception. */
-static int was_interrupted(void)
-{
-    if (errno == EINTR)
-        return PyErr_CheckSignals();
-    PyErr_SetFromErrno(PyExc_OSError);
     return -1;
 }
 
@@ -208,20 +214,27 @@ static int reach_end(struct course *course)
         return -1;
     }
     do {
+        /* A signal that came elsewhere than in poll has left nothing but Python's note of it. */
+        if (PyErr_CheckSignals() != 0)
+            return -1;
         others_run = PyEval_SaveThread();
         ready = poll(polled, 2, PATIENCE_MILLISECONDS);
         PyEval_RestoreThread(others_run);
-        if (ready < 0 && was_interrupted() != 0)
+        if (ready < 0 && errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
             return -1;
+        }
         if (take_records(course) != 0 || take_output(course) != 0)
             return -1;
         /* The events of a thread that has ended would wake us for ever. */
         if (ready > 0 && polled[1].revents & ~POLLIN)
             polled[1].fd = -1;
     } while (ready <= 0 || polled[0].revents == 0);
-    while (wait4(course->pid, &course->status, 0, &course->usage) < 0)
-        if (was_interrupted() != 0)
-            return -1;
+    /* It has ended: nothing is waited for, and no signal comes between. */
+    if (wait4(course->pid, &course->status, 0, &course->usage) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     course->pid = 0;
     for (int event = MINOR; course->ring.mapping != NULL && event < EVENTS; event++) {
         uint64_t count_of_one;
@@ -270,7 +283,8 @@ static PyObject *bytes_of(const char *bytes, size_t length)
  * is its /proc/PID/stat at its first instruction, status wait's, major its ru_majflt, records the
  * records of the faults of its first thread, counted how many faults that took, major id the number
  * of the event for major ones. With a ring of 0 bytes nothing is recorded.
- * Raises OSError: with the path when the program could not be executed. Use from one thread.
+ * Raises OSError: with the path when the program could not be executed or has ended before, with
+ * the name perf_event_open when it may not be recorded. Use from one thread.
  */
 PyObject *run_once(PyObject *module, PyObject *args)
 {
@@ -278,9 +292,7 @@ PyObject *run_once(PyObject *module, PyObject *args)
     struct course course = {.end = -1, .go = {-1, -1}, .output = {-1, -1}, .events = {-1, -1}};
     PyObject *argv, *envp, *answer = NULL;
     Py_ssize_t ring_bytes;
-    sigset_t all;
     pid_t pid;
-    int failed;
 
     (void)module;
     if (!PyArg_ParseTuple(args, "yOOlLn:run_once", &plan.path, &argv, &envp, &plan.persona,
@@ -294,11 +306,7 @@ PyObject *run_once(PyObject *module, PyObject *args)
     plan.go = course.go[0];
     plan.descriptors[1] = course.output[1];
     plan.descriptors[2] = STDERR_FILENO;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &plan.mask);
-    failed = reach_first_instruction(&course, &plan, argv, envp, (size_t)ring_bytes);
-    sigprocmask(SIG_SETMASK, &plan.mask, NULL);
-    if (failed)
+    if (reach_first_instruction(&course, &plan, argv, envp, (size_t)ring_bytes) != 0)
         goto done;
     /* The child's end: only while it holds that alone does closing tell anything. */
     close_one(&course.output[1]);

@@ -60,6 +60,68 @@ PyObject *set_personality(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* Reads a whole file into memory of malloc's; 0 at its end, -1 with errno. */
+static ssize_t read_whole(int file, char **text, size_t *room, size_t *length)
+{
+    ssize_t got;
+
+    do {
+        if (*length == *room) {
+            size_t doubled = *room ? *room * 2 : 16384;
+            char *more = realloc(*text, doubled);
+
+            if (more == NULL) {
+                errno = ENOMEM;
+                return -1;
+            }
+            *text = more;
+            *room = doubled;
+        }
+        got = read(file, *text + *length, *room - *length);
+        *length += got > 0 ? (size_t)got : 0;
+    } while (got > 0);
+    return got;
+}
+
+/*
+ * read_file(path) -> bytes: a whole file, as they are in /proc and /sys, where the size of one is
+ * not known before. Raises OSError.
+ */
+PyObject *read_file(PyObject *module, PyObject *args)
+{
+    PyObject *path, *answer = NULL;
+    PyThreadState *others_run;
+    const char *name;
+    char *text = NULL;
+    size_t room = 0, length = 0;
+    ssize_t got;
+    int file = -1, saved;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O&:read_file", PyUnicode_FSConverter, &path))
+        return NULL;
+    name = PyBytes_AsString(path);
+    /* Begun anew, or gone on with, after a signal whose handler did not raise. */
+    do {
+        others_run = PyEval_SaveThread();
+        if (file < 0)
+            file = open(name, O_RDONLY | O_CLOEXEC);
+        got = file >= 0 ? read_whole(file, &text, &room, &length) : -1;
+        PyEval_RestoreThread(others_run);
+    } while (got < 0 && errno == EINTR && PyErr_CheckSignals() == 0);
+    saved = errno;
+    if (file >= 0)
+        close(file);
+    errno = saved;
+    if (got == 0)
+        answer = PyBytes_FromStringAndSize(text, (Py_ssize_t)length);
+    else if (!PyErr_Occurred())
+        PyErr_SetFromErrnoWithFilename(PyExc_OSError, name);
+    free(text);
+    Py_DECREF(path);
+    return answer;
+}
+
 /*
  * System calls of Linux 5.2 that libc headers may lack. From number 424 on every architecture uses
  * the same numbers (Alpha excepted, which we do not build for).
@@ -74,50 +136,6 @@ enum { FSCONFIG_CREATE = 6, FS_CLOEXEC = 1 };
 #ifndef MADV_COLD
 #define MADV_COLD 20
 #endif
-
-/*
- * read_file(path) -> bytes: a whole file, as they are in /proc and /sys, where the size of one is
- * not known before. Raises OSError.
- */
-PyObject *read_file(PyObject *module, PyObject *args)
-{
-    PyObject *path, *answer = NULL;
-    size_t room = 0, length = 0;
-    ssize_t got = -1;
-    char *text = NULL;
-    int file, saved;
-
-    (void)module;
-    if (!PyArg_ParseTuple(args, "O&:read_file", PyUnicode_FSConverter, &path))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS file = open(PyBytes_AsString(path), O_RDONLY | O_CLOEXEC);
-    while (file >= 0) {
-        if (length == room) {
-            char *more = realloc(text, room = room ? room * 2 : 16384);
-
-            if (more == NULL) {
-                got = -1;
-                errno = ENOMEM;
-                break;
-            }
-            text = more;
-        }
-        got = read(file, text + length, room - length);
-        if (got > 0)
-            length += (size_t)got;
-        else if (got == 0 || errno != EINTR)
-            break;
-    }
-    saved = errno;
-    if (file >= 0)
-        close(file);
-    errno = saved;
-    Py_END_ALLOW_THREADS if (got == 0) answer = PyBytes_FromStringAndSize(text, (Py_ssize_t)length);
-    else PyErr_SetFromErrnoWithFilename(PyExc_OSError, PyBytes_AsString(path));
-    free(text);
-    Py_DECREF(path);
-    return answer;
-}
 
 /*
  * debugfs_open(name, flags) -> descriptor of a file at the root of debugfs. The file system is

@@ -30,6 +30,8 @@ static PyMethodDef methods[] = {
      "measure_fault_around(path) -> bytes one read fault makes present"},
     {"spawn", spawn, METH_VARARGS,
      "spawn(path, argv, envp, descriptors, persona, stack, go, report, stop) -> pid"},
+    {"await_exec", await_exec, METH_VARARGS,
+     "await_exec(pid) -> status: stopped at the first instruction, or ended"},
     {"detach", detach, METH_VARARGS, "detach(pid): ends the stop at exec"},
     {"parse_report", parse_report, METH_VARARGS, "parse_report(bytes) -> (minor, major, errno)"},
     {"run_once", run_once, METH_VARARGS,

@@ -69,6 +69,7 @@ struct module_state {
 int counters_add_type(PyObject *module);
 PyObject *counters_self(PyObject *module, PyObject *unused);
 PyObject *counters_thread(PyObject *module, PyObject *unused);
+PyObject *stamped_reading(PyObject *module, PyObject *args);
 
 /* lazy_malloc.c */
 PyObject *lazy_malloc(PyObject *module, PyObject *args);
@@ -92,6 +93,7 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args);
 
 /* spawn.c */
 PyObject *spawn(PyObject *module, PyObject *args);
+PyObject *await_exec(PyObject *module, PyObject *args);
 PyObject *detach(PyObject *module, PyObject *args);
 PyObject *parse_report(PyObject *module, PyObject *args);
 PyObject *adopt_orphans(PyObject *module, PyObject *args);
@@ -108,13 +110,13 @@ int map_ring(struct mapped_ring *ring, int descriptor, size_t data_bytes);
 void unmap_ring(struct mapped_ring *ring);
 size_t waiting_in_ring(const struct mapped_ring *ring);
 void take_from_ring(struct mapped_ring *ring, char *into, size_t length);
-PyObject *minor_faults(PyObject *module, PyObject *args);
 int ring_add_type(PyObject *module);
 
 /* course.c */
 PyObject *run_once(PyObject *module, PyObject *args);
 
-/* skim.c */
+/* records.c */
+PyObject *minor_faults(PyObject *module, PyObject *args);
 PyObject *skim_records(PyObject *module, PyObject *args);
 
 /* stopwatch.c */
@@ -127,9 +129,10 @@ PyObject *next_stop(PyObject *module, PyObject *args);
 PyObject *allow_tracer(PyObject *module, PyObject *args);
 PyObject *same_memory(PyObject *module, PyObject *args);
 PyObject *system_calls(PyObject *module, PyObject *unused);
+
+/* pagemap.c */
 PyObject *zero_page_entries(PyObject *module, PyObject *unused);
 PyObject *add_pagemap(PyObject *module, PyObject *args);
-PyObject *stamped_reading(PyObject *module, PyObject *args);
 
 /* runs.c */
 PyObject *translate_runs(PyObject *module, PyObject *args);

@@ -1,13 +1,12 @@
 /*
  * perf_event_open for page faults, and the ring its records arrive in. What the bytes of a record
- * mean is known to perf.py; here they are only carried.
+ * mean is known to perfrecords.py and records.c; here they are only carried.
  */
 #include "native.h"
 
 #include <errno.h>
 #include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -200,69 +199,6 @@ PyObject *perf_redirect(PyObject *module, PyObject *args)
     if (ioctl(descriptor, PERF_EVENT_IOC_SET_OUTPUT, into) != 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
-}
-
-/* A minor fault's record (perfrecords.py), and what of it makes an event. */
-struct minor_fault {
-    struct perf_event_header header;
-    uint64_t instruction;
-    uint64_t time_ns;
-    uint64_t address;
-    uint64_t details[2]; /* physical address, size of the page: as many as the detail says */
-};
-
-/*
- * minor_faults(data, at, detail, (pid, tid), since_ns, slack_ns, make)
- *     -> (events, end, latest_ns, misdated)
- *
- * Decodes the records of minor faults that follow each other in `data` from the byte `at` on, up to
- * `end`. make((time, pid, tid, instruction, address, is_major, in_kernel, physical, page_bytes)) is
- * an event. `since_ns` is the least that the first one's time may be, `misdated` how many have a
- * time that is less than that, or than the one before, by more than `slack_ns`.
- */
-PyObject *minor_faults(PyObject *module, PyObject *args)
-{
-    const char *data;
-    Py_ssize_t length, at;
-    int detail, pid, tid, failed = 0;
-    long misdated = 0;
-    long long latest_ns, slack_ns;
-    PyObject *make, *events;
-    size_t size;
-
-    (void)module;
-    if (!PyArg_ParseTuple(args, "y#ni(ii)LLO:minor_faults", &data, &length, &at, &detail, &pid,
-                          &tid, &latest_ns, &slack_ns, &make))
-        return NULL;
-    size = offsetof(struct minor_fault, details) + (detail > 0 ? (size_t)detail : 0) * 8;
-    events = PyList_New(0);
-    while (events != NULL && !failed && at <= length - (Py_ssize_t)size) {
-        struct minor_fault fault = {.details = {0, 0}};
-        PyObject *fields, *event;
-
-        memcpy(&fault, data + at, size);
-        if (fault.header.type != PERF_RECORD_SAMPLE || fault.header.size != size)
-            break;
-        at += (Py_ssize_t)size;
-        misdated += (long long)fault.time_ns < latest_ns - slack_ns;
-        latest_ns = (long long)fault.time_ns;
-        fields = Py_BuildValue(
-            "(KiiKKOOKK)", (unsigned long long)fault.time_ns, pid, tid,
-            (unsigned long long)fault.instruction, (unsigned long long)fault.address, Py_False,
-            (fault.header.misc & PERF_RECORD_MISC_CPUMODE_MASK) == PERF_RECORD_MISC_KERNEL
-                ? Py_True
-                : Py_False,
-            (unsigned long long)fault.details[0], (unsigned long long)fault.details[1]);
-        event = fields != NULL ? PyObject_CallFunctionObjArgs(make, fields, NULL) : NULL;
-        failed = event == NULL || PyList_Append(events, event) != 0;
-        Py_XDECREF(fields);
-        Py_XDECREF(event);
-    }
-    if (events == NULL || failed) {
-        Py_XDECREF(events);
-        return NULL;
-    }
-    return Py_BuildValue("(NnLl)", events, at, latest_ns, misdated);
 }
 
 struct ring {

@@ -20,6 +20,7 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /*
@@ -96,8 +97,8 @@ static int tell(struct memory *memory, const struct report *report)
  *
  * Signals stay blocked until there is nothing left to do but exec: one that came meanwhile ends
  * this process, as its default, and the program is not run. Only then may the parent trace it: a
- * signal would stop it, and nobody would notice. libc's errno is the parent's here: it is at rest
- * meanwhile, in the read that the report ends.
+ * signal would stop it before, and nobody would notice. libc's errno is that of the parent's
+ * thread here, which rests meanwhile: whoever has let this process go waits for it.
  */
 static int run_child(void *argument)
 {
@@ -220,8 +221,54 @@ static struct memory *make_memory(const struct plan *plan, PyObject *argv, PyObj
 /* See spawn.h. */
 pid_t start_child(const struct plan *plan, PyObject *argv, PyObject *envp, struct memory **memory)
 {
+    sigset_t all, *mask;
+    pid_t pid;
+    int saved;
+
     *memory = make_memory(plan, argv, envp);
-    return *memory != NULL ? clone(run_child, *memory, CLONE_VM | SIGCHLD, *memory) : -1;
+    if (*memory == NULL)
+        return -1;
+    mask = &(*memory)->plan.mask;
+    sigfillset(&all);
+    /* The child begins with all signals blocked, and only the child goes on so. On Linux the mask
+       is the calling thread's; the function with its name is in libpthread alone before glibc 2.32.
+     */
+    sigprocmask(SIG_SETMASK, &all, mask);
+    pid = clone(run_child, *memory, CLONE_VM | SIGCHLD, *memory);
+    saved = errno;
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    errno = saved;
+    return pid;
+}
+
+/* See spawn.h. */
+int wait_for_exec(pid_t pid, int *status)
+{
+    PyThreadState *others_run;
+    pid_t waited;
+
+    for (;;) {
+        if (PyErr_CheckSignals() != 0)
+            return -1;
+        others_run = PyEval_SaveThread();
+        waited = waitpid(pid, status, 0);
+        PyEval_RestoreThread(others_run);
+        if (waited < 0 && errno == EINTR)
+            continue;
+        if (waited < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        if (!WIFSTOPPED(*status) || WSTOPSIG(*status) == SIGTRAP)
+            return 0;
+        /*
+         * A signal came between TRACEME and exec: it is the child's. What stops a process is told
+         * a second time when it has done so, and then it goes on: detaching leaves it stopped if
+         * nobody has continued it. It fails for one that was killed meanwhile, whose end comes
+         * next.
+         */
+        (void)ptrace(PTRACE_CONT, pid, NULL, (void *)(uintptr_t)WSTOPSIG(*status));
+    }
 }
 
 /*
@@ -233,14 +280,13 @@ pid_t start_child(const struct plan *plan, PyObject *argv, PyObject *envp, struc
  * is stopped when exec is done, and goes on after detach(pid) by the thread that called spawn.
  *
  * `memory` has to be kept until the child has executed the program or has ended. The calling thread
- * waits for the report as soon as it has let the child go.
+ * waits for exec (await_exec, next_stop) or the report as soon as it has let the child go.
  */
 PyObject *spawn(PyObject *module, PyObject *args)
 {
     struct plan plan;
     struct memory *memory;
     PyObject *argv, *envp, *capsule;
-    sigset_t all;
     pid_t pid;
     int saved;
 
@@ -250,13 +296,8 @@ PyObject *spawn(PyObject *module, PyObject *args)
                           &plan.persona, &plan.stack, &plan.go, &plan.report, &plan.stop))
         return NULL;
     plan.parent = getpid();
-    sigfillset(&all);
-    /* The child begins with all signals blocked. On Linux the mask is the calling thread's; the
-       function with its name is in libpthread alone before glibc 2.32. */
-    sigprocmask(SIG_SETMASK, &all, &plan.mask);
     pid = start_child(&plan, argv, envp, &memory);
     saved = errno;
-    sigprocmask(SIG_SETMASK, &plan.mask, NULL);
     if (memory == NULL)
         return NULL;
     capsule = PyCapsule_New(memory, MEMORY, unmap);
@@ -270,6 +311,22 @@ PyObject *spawn(PyObject *module, PyObject *args)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     return Py_BuildValue("(lN)", (long)pid, capsule);
+}
+
+/*
+ * await_exec(pid) -> wait's status of a child that was spawned with `stop` and let go: stopped at
+ * the first instruction of its program, or ended. Raises OSError, and what a signal's handler does.
+ */
+PyObject *await_exec(PyObject *module, PyObject *args)
+{
+    int pid, status;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "i:await_exec", &pid))
+        return NULL;
+    if (wait_for_exec(pid, &status) != 0)
+        return NULL;
+    return PyLong_FromLong(status);
 }
 
 /* detach(pid): lets a child go on that was spawned with `stop` and has stopped. */

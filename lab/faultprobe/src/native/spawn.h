@@ -20,7 +20,7 @@ struct plan {
     int report;         /* where its report goes; -1: only into its memory */
     pid_t parent;
     int stop;      /* stop at the first instruction of the program, until detached */
-    sigset_t mask; /* signals that the program is to find blocked: those of the parent */
+    sigset_t mask; /* signals that the program is to find blocked: start_child sets the parent's */
 };
 
 /* What the child tells: first its counters, then, when exec failed, the reason. */
@@ -38,11 +38,17 @@ struct memory {
 };
 
 /*
- * Starts such a child. All signals have to be blocked meanwhile; plan->mask says which the program
- * is to find blocked. Returns -1 with errno set, or with an exception when there is no memory; that
- * has to be kept until the child has executed the program or has ended.
+ * Starts such a child. Returns -1 with errno set, or with an exception when there is no memory;
+ * that has to be kept until the child has executed the program or has ended.
  */
 pid_t start_child(const struct plan *plan, PyObject *argv, PyObject *envp, struct memory **memory);
 void free_memory(struct memory *memory);
+
+/*
+ * Waits until a child that was let go has executed the program and stands at its first instruction,
+ * or until it has ended without: `status` is wait's. -1 with an exception. Only for a plan with
+ * `stop`, and for the thread that started the child.
+ */
+int wait_for_exec(pid_t pid, int *status);
 
 #endif

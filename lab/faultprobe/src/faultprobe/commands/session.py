@@ -143,14 +143,14 @@ def _fresh(command: Sequence[str]) -> int:
 
 
 def _measured(command: Sequence[str]) -> int:
-    """The exit status of `run` in an interpreter of its own, which forks of this one look on at."""
-    from faultprobe import cli, hired
+    """The exit status of `run` in an interpreter of its own; a fork of this one looks on at it."""
+    from faultprobe import cli, sessionrun
 
     arguments = cli.parser().parse_args(command)
     if arguments.no_aslr:
         return _fresh(command)
     try:
-        return hired.run(arguments.size, arguments.ledger, arguments.maps, arguments.json)
+        return sessionrun.run(arguments.size, arguments.ledger, arguments.maps, arguments.json)
     except OSError as error:
         return fail(error, EXIT_REFUSED)
 

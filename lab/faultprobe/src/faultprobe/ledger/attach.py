@@ -57,12 +57,12 @@ class Attachment(Observer):
 
     def _last_look(self) -> None:
         """Reads what the faults of the stretch have left, and the counters, while nothing runs."""
-        self._take_events()
+        self._touched.take_events()
         by_space = {thread.space.number: thread for thread in self._staying()}
         for thread in by_space.values():
             is_blind = self.journal.level == COUNTERS
             mappings = procfs.maps(str(thread.tid))
-            self._snapshot(thread, chunks_of_all(mappings) if is_blind else set(thread.space.unread))
+            self._touched.snapshot(thread, chunks_of_all(mappings) if is_blind else set(thread.space.unread))
             self._read_maps(thread, is_check=True)
             self._take_map(thread)
         for thread in self._staying():

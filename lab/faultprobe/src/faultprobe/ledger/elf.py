@@ -24,7 +24,7 @@ SHT_SYMTAB, SHT_DYNSYM = 2, 11
 STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC = 0, 2, 10
 FUNCTIONS = frozenset((STT_NOTYPE, STT_FUNC, STT_GNU_IFUNC))
 PF_X, PF_W = 1, 2
-SHN_UNDEF, ET_DYN = 0, 3
+ET_DYN = 3
 EM_ARM = 40
 SMALLEST_HEADER, LARGEST_HEADER = 52, 64
 # First bytes of names that are none: the empty one, and "$x" and the like, which mark code and data for

@@ -13,13 +13,12 @@ import contextlib
 import os
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from faultprobe import _native, names, procfs
-from faultprobe.ledger import calls, elf, pagemap
+from faultprobe.ledger import calls, elf
 from faultprobe.ledger.journal import (
     COUNTERS,
     Born,
@@ -33,7 +32,7 @@ from faultprobe.ledger.journal import (
     PhaseEnded,
     StackSeen,
 )
-from faultprobe.ledger.pagemap import CHUNK_PAGES, Snapshot
+from faultprobe.ledger.pagemap import CHUNK_PAGES
 from faultprobe.ledger.threads import (
     PAGE,
     Space,
@@ -49,7 +48,8 @@ from faultprobe.ledger.threads import (
     program_break,
     shares_memory,
 )
-from faultprobe.perf import Fault, NoRecorder, Recorder
+from faultprobe.ledger.touched import Touched
+from faultprobe.perf import NoRecorder, Recorder
 
 if TYPE_CHECKING:
     from faultprobe._native import SystemCallStop
@@ -63,7 +63,6 @@ OPTIONS = OPTION_SYSGOOD | OPTION_FORK | OPTION_VFORK | OPTION_CLONE | OPTION_EX
 EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_EXIT, EVENT_STOP = 1, 2, 3, 4, 6, 128
 SYSTEM_CALL_STOP = signal.SIGTRAP | 0x80
 WALL = 0x40000000
-CHUNK_BYTES = CHUNK_PAGES * PAGE
 STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 AT_ENTRY, AT_SECURE = 9, 23
 
@@ -73,7 +72,7 @@ class Follower:
 
     Everything happens in the thread that calls `follow`: ptrace belongs to a thread. Children of that
     thread that are not followed must not end meanwhile: they would be reaped. Without `reads_meanwhile` the
-    rings are read at system calls alone.
+    rings are read at calls that are looked at alone.
     """
 
     def __init__(
@@ -88,14 +87,13 @@ class Follower:
         self._has_image = journal.is_attached
         self._threads: dict[int, Thread] = {}
         self._early: dict[int, int] = {}
-        self._unplaced: dict[int, set[int]] = {}
-        self._spaces = 0
+        self._touched = Touched(journal, recorder, self._threads)
         self._names = _native.system_calls()
 
     def attach(self) -> None:
         """Takes hold of the process, which goes on waiting for its exec. Raises OSError when refused."""
         _native.ptrace_request(PTRACE_SEIZE, self.journal.pid, OPTIONS)
-        self._add(self.journal.pid, self.journal.pid, self._new_space())
+        self._add(self.journal.pid, self.journal.pid, self._touched.new_space())
 
     def start(self) -> None:
         """Follows the process to its exec, where it stays stopped, or to its end without one.
@@ -177,8 +175,8 @@ class Follower:
                 if thread.was_copied_from_many:
                     # What the parent's other threads were mapping meanwhile came along or did not.
                     self._read_maps(thread, is_check=False)
-                self._take_events()
-                self._snapshot(thread, set(thread.space.unread))
+                self._touched.take_events()
+                self._touched.snapshot(thread, set(thread.space.unread))
             elif event == EVENT_STOP and number in STOPPING:
                 self._stay_stopped(tid)
                 return
@@ -224,7 +222,7 @@ class Follower:
     def _look_before(self, thread: Thread, name: str) -> None:
         gone = calls.range_at_stake(name, thread.args, thread.space.program_break)
         if gone is not None:
-            self._snapshot(thread, self._chunks_of(gone, thread.space.unread))
+            self._touched.snapshot(thread, self._touched.chunks_of(gone, thread.space.unread))
 
     def _left(self, thread: Thread, now: int, counts: int, result: int) -> None:
         name = self._names.get(thread.number, f"system call {thread.number}")
@@ -246,7 +244,7 @@ class Follower:
         asked = calls.range_populated(name, thread.args, result)
         if asked is not None and counts != thread.counts_entered:
             first, last = asked[0] // PAGE // CHUNK_PAGES, (asked[1] - 1) // PAGE // CHUNK_PAGES
-            self._snapshot(thread, set(range(first, last + 1)))
+            self._touched.snapshot(thread, set(range(first, last + 1)))
 
     def _born(self, parent: Thread, tid: int) -> None:
         is_thread = os.access(f"/proc/{parent.pid}/task/{tid}", os.F_OK)
@@ -254,7 +252,7 @@ class Follower:
             self._add(tid, parent.pid, parent.space)
         else:
             shares = shares_memory(parent.tid, tid)
-            space = parent.space if shares else self._new_space(parent.space)
+            space = parent.space if shares else self._touched.new_space(parent.space)
             self._add(tid, tid, space)
             self._write(Born(time.monotonic_ns(), tid, parent.pid, space.number, not shares))
             self._threads[tid].is_copy = not shares
@@ -277,7 +275,7 @@ class Follower:
         pid = thread.pid
         if caller is not thread:
             close(caller)
-        space = self._new_space()
+        space = self._touched.new_space()
         self._add(pid, pid, space)
         new = self._threads[pid]
         mappings = procfs.maps(str(pid))
@@ -302,9 +300,9 @@ class Follower:
             self._mark_start_up(pid)
         self.exec_count += 1
         stack = next((each for each in mappings if each.path == "[stack]"), None)
-        chunks = set() if stack is None else self._chunks_of((stack.start, stack.end), None)
-        self._take_events()
-        self._snapshot(new, chunks | space.unread)
+        chunks = set() if stack is None else self._touched.chunks_of((stack.start, stack.end), None)
+        self._touched.take_events()
+        self._touched.snapshot(new, chunks | space.unread)
         return new
 
     def _mark_start_up(self, pid: int) -> None:
@@ -330,9 +328,9 @@ class Follower:
         if self._names.get(thread.number, "") in calls.CHANGING:
             # Ended in the middle of a call that nobody will see return: it may have done its work.
             self._read_maps(thread, is_check=False)
-        self._take_events()
+        self._touched.take_events()
         is_blind = self.journal.level == COUNTERS
-        self._snapshot(
+        self._touched.snapshot(
             thread, chunks_of_all(procfs.maps(str(thread.tid))) if is_blind else set(thread.space.unread)
         )
         others = [t for t in self._threads.values() if t.space is thread.space and not t.is_leaving]
@@ -382,43 +380,7 @@ class Follower:
         if thread is not None:
             close(thread)
 
-    # What was touched, and looking at it
-
-    def _take_events(self) -> None:
-        touched: defaultdict[int, set[int]] = defaultdict(set)
-        for event in self._recorder.new_events():
-            if isinstance(event, Fault):
-                touched[event.pid].add(event.address // CHUNK_BYTES)
-        spaces = {thread.pid: thread.space for thread in self._threads.values()}
-        for pid, chunks in touched.items():
-            space = spaces.get(pid)
-            if space is None:
-                self._unplaced.setdefault(pid, set()).update(chunks)
-            else:
-                space.touched |= chunks
-                space.unread |= chunks
-
-    def _chunks_of(self, extent: tuple[int, int], among: set[int] | None) -> set[int]:
-        """The chunks of a range of addresses; `among` the touched ones, after asking the rings."""
-        first, last = extent[0] // PAGE // CHUNK_PAGES, (extent[1] - 1) // PAGE // CHUNK_PAGES
-        if among is None:
-            return set(range(first, last + 1))
-        self._take_events()
-        if last - first < len(among):
-            return {chunk for chunk in range(first, last + 1) if chunk in among}
-        return {chunk for chunk in among if first <= chunk <= last}
-
-    def _snapshot(self, thread: Thread, chunks: set[int]) -> None:
-        if not chunks:
-            return
-        entries = pagemap.read(thread.tid, chunks)
-        thread.space.touched |= chunks
-        thread.space.unread -= chunks
-        others = [each for each in self._threads.values() if each.space is thread.space]
-        snapshot = Snapshot(
-            time.monotonic_ns(), thread.space.number, frozenset(chunks), entries, len(others) == 1
-        )
-        self._write(snapshot)
+    # Looking at it
 
     def _read_maps(self, thread: Thread, is_check: bool) -> None:
         mappings = procfs.maps(str(thread.tid))
@@ -443,19 +405,7 @@ class Follower:
     def _write(self, entry: Entry) -> None:
         self.journal.entries.append(entry)
 
-    def _new_space(self, copied: Space | None = None) -> Space:
-        space = Space(self._spaces)
-        self._spaces += 1
-        if copied is not None:
-            self._take_events()
-            space.touched = set(copied.touched)
-            space.unread = set(copied.touched)
-            space.program_break = copied.program_break
-        return space
-
     def _add(self, tid: int, pid: int, space: Space) -> None:
         stat = os.open(f"/proc/{pid}/task/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
         self._threads[tid] = Thread(tid, pid, space, stat, stack_seen=tid == pid)
-        chunks = self._unplaced.pop(tid, set())
-        space.touched |= chunks
-        space.unread |= chunks
+        self._touched.place(tid, space)

@@ -86,8 +86,7 @@ class Observer(Follower):
             self._let_go(thread.tid)
             del self._threads[thread.tid]
         self.journal.entries.clear()
-        self._spaces = 0
-        space = self._new_space()
+        space = self._touched.first_space()
         for thread in self._threads.values():
             thread.space, thread.number = space, -1
 
@@ -109,13 +108,13 @@ class Observer(Follower):
                 found = True
                 continue
             held = next(iter(self._threads.values()), None)
-            self._add(tid, self.journal.pid, self._new_space() if held is None else held.space)
+            self._add(tid, self.journal.pid, self._touched.new_space() if held is None else held.space)
             found = True
         return found
 
     def look(self, recorder: Recorder | NoRecorder) -> None:
         """Reads what is there before the first record, with every thread at rest."""
-        self._recorder = recorder
+        self._recorder = self._touched.recorder = recorder
         self._look_at_everything()
 
     def resume(self) -> None:
@@ -147,8 +146,8 @@ class Observer(Follower):
         self._hold()
         main = self._threads.get(self.journal.pid)
         if main is not None:
-            self._take_events()
-            self._snapshot(main, set(main.space.unread))
+            self._touched.take_events()
+            self._touched.snapshot(main, set(main.space.unread))
 
     def let_go(self) -> None:
         """Ends the following of threads that are at rest; every process goes on."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 HELPER = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.memorymap.watcher import main; main()"
 TAKE, DELIVER, DELIVER_PHASES, FORGET, NOTHING = b"t", b"d", b"p", b"f", b"n"
+# The experiment in C says so (lazy_malloc.c), and there is nothing to do for it here.
+ABOUT_TO_BEGIN = b"b"
 TAKEN, REFUSED = b"+", b"!"
 WARM_UPS = 2
 
@@ -171,11 +173,13 @@ def serve(pid: int, requests: int, answers: int, with_sums: bool, force_pagemap:
             continue
         if request == FORGET:
             taken = []
-        if request == TAKE:
+        elif request == TAKE:
             try:
                 taken.append(take_of(pid, with_sums, force_pagemap))
             except OSError as error:
                 refused = str(error)
+        else:
+            assert request in (NOTHING, ABOUT_TO_BEGIN), request
         _write(answers, REFUSED if refused else TAKEN)
 
 

@@ -32,7 +32,7 @@ PID_DIGITS = 20
 # As the experiment asks in C (lazy_malloc.c).
 ABOUT_TO_BEGIN, TAKE = b"b", b"t"
 TAKEN, REFUSED = b"+", b"!"
-NO_PIPE = (-1, -1)
+NOBODY = -1
 
 
 def run(size_bytes: int, with_ledger: bool, with_maps: bool, file: str) -> int:
@@ -55,6 +55,11 @@ def _experiment(measured: _Subject, size_bytes: int) -> Experiment:
     """The experiment as it is made there; raises EOFError when that ends in the middle."""
     measured.serve()
     raw = measured.hear()
+    if measured.lacks_a_map:
+        from faultprobe.memorymap.reader import MapRefused
+
+        # All it knows itself is that it was refused.
+        raise MapRefused(measured.maps_refused)
     if isinstance(raw, int):
         raise OSError(raw, os.strerror(raw))
     if measured.looker is None:
@@ -86,28 +91,31 @@ class _Subject:
         self.maps: list[MemoryMap] = []
         self.maps_refused = self.ledger_refused = ""
         self._takes_maps = with_maps
-        words, told = os.pipe(), os.pipe()
-        asks = with_maps or looker is not None
-        requests, answers = (os.pipe(), os.pipe()) if asks else (NO_PIPE, NO_PIPE)
-        self._words, self._told = words[1], os.fdopen(told[0], "rb")
-        self._requests, self._answers = requests[0], answers[1]
-        # Ours are no business of its own: whoever ends is noticed by who waits at the other end.
-        theirs = [each for each in (words[0], told[1], requests[1], answers[0]) if each >= 0]
-        package = str(Path(__file__).resolve().parent.parent)
-        numbers = [size_bytes, looker.pid if looker else 0, words[0], told[1], requests[1], answers[0]]
-        # Without the site's own modules (-S), which take longer to find than all that is needed.
-        argv = [sys.executable, "-S", "-c", PROGRAM, package, *map(str, numbers)]
+        self._requests = self._answers = requests_write = answers_read = NOBODY
         self._code: int | None = None
-        try:
-            for each in theirs:
-                os.set_inheritable(each, True)
+        # Ours are no business of its own: whoever ends is noticed by who waits at the other end.
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            words_read, self._words = _pipe(theirs, ours)
+            told_read, told_write = _pipe(ours, theirs)
+            if with_maps or looker is not None:
+                self._requests, requests_write = _pipe(ours, theirs)
+                answers_read, self._answers = _pipe(theirs, ours)
+            self._told = ours.enter_context(open(told_read, "rb", closefd=False))
+            given = [words_read, told_write, requests_write, answers_read]
+            for each in given:
+                if each != NOBODY:
+                    os.set_inheritable(each, True)
+            package = str(Path(__file__).resolve().parent.parent)
+            numbers = [size_bytes, looker.pid if looker else 0, *given]
+            # Without the site's own modules (-S), which take longer to find than all that is needed.
+            argv = [sys.executable, "-S", "-c", PROGRAM, package, *map(str, numbers)]
             self.pid = os.posix_spawn(sys.executable, argv, os.environ)
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            for each in theirs:
-                os.close(each)
+            self._descriptors = ours.pop_all()
+
+    @property
+    def lacks_a_map(self) -> bool:
+        """Whether one was refused in the middle of the experiment, which then ends."""
+        return self._takes_maps and bool(self.maps_refused)
 
     def go_on(self) -> None:
         """Lets it take its next step."""
@@ -120,7 +128,7 @@ class _Subject:
 
     def serve(self) -> None:
         """Does what it asks for during the experiment, until that is over."""
-        if self._requests < 0:
+        if self._requests == NOBODY:
             return
         while request := os.read(self._requests, 1):
             is_done = True
@@ -143,12 +151,12 @@ class _Subject:
                 self.looker, self.ledger_refused = None, str(error)
 
     def _take_map(self) -> bool:
-        from faultprobe.memorymap import reader, taking
+        from faultprobe.memorymap import taking
 
         try:
             # The kernel's sums are left out: reading them takes longer than all the rest.
             self.maps.append(taking.take_of(self.pid, with_sums=False))
-        except reader.MapRefused as error:
+        except OSError as error:
             self.maps_refused = str(error)
             return False
         return True
@@ -161,11 +169,8 @@ class _Subject:
         return self._code
 
     def _close(self) -> None:
-        self._told.close()
-        for each in (self._words, self._requests, self._answers):
-            if each >= 0:
-                os.close(each)
-        self._words = self._requests = self._answers = -1
+        self._descriptors.close()
+        self._words = self._requests = self._answers = NOBODY
 
     def __enter__(self) -> _Subject:
         return self
@@ -180,26 +185,35 @@ def _looker() -> Helper:
     """A fork of this process that waits to look on at another one."""
     from faultprobe.ledger import observe
 
-    # Messages arrive whole.
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    requests, requests_read = ours.detach(), theirs.detach()
-    answers, answers_write = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(requests_read)
-        os.close(answers_write)
-        return Helper(pid, requests, answers)
-    code = 1
-    try:
-        # A short life, in which a search for garbage would copy the pages of all that was inherited.
-        gc.disable()
-        # Ctrl-C is for the program: we end when it does.
-        os.setpgid(0, 0)
-        os.close(requests)
-        os.close(answers)
-        asked = os.read(requests_read, PID_DIGITS)
-        if asked:
-            observe.serve(int(asked), requests_read, answers_write)
-        code = 0
-    finally:
-        os._exit(code)
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        # Messages arrive whole.
+        pair = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        requests, requests_read = (each.detach() for each in pair)
+        ours.callback(os.close, requests)
+        theirs.callback(os.close, requests_read)
+        answers, answers_write = _pipe(ours, theirs)
+        pid = os.fork()
+        if pid:
+            ours.pop_all()
+            return Helper(pid, requests, answers)
+        code = 1
+        try:
+            # A short life, in which a search for garbage would copy the pages of all that was inherited.
+            gc.disable()
+            # Ctrl-C is for the program: we end when it does.
+            os.setpgid(0, 0)
+            ours.close()
+            asked = os.read(requests_read, PID_DIGITS)
+            if asked:
+                observe.serve(int(asked), requests_read, answers_write)
+            code = 0
+        finally:
+            os._exit(code)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed by whom they belong to."""
+    read_end, write_end = os.pipe()
+    reader.callback(os.close, read_end)
+    writer.callback(os.close, write_end)
+    return read_end, write_end

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import os
 import signal
@@ -12,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from faultprobe import document, facts, hired
+from faultprobe import document, facts, sessionrun
 from faultprobe.helper import Helper, MeasureRefused
 from faultprobe.memorymap import taking
+from faultprobe.memorymap.model import MemoryMap
 from faultprobe.memorymap.reader import MapRefused
 
 PACKAGE = str(Path(facts.__file__).resolve().parent.parent)
@@ -30,7 +34,7 @@ NEEDED = {
 
 
 def made(file: Path, *, ledger: bool = True, maps: bool = True) -> Any:
-    assert hired.run(1 << 20, ledger, maps, str(file)) == 0
+    assert sessionrun.run(1 << 20, ledger, maps, str(file)) == 0
     decoded = json.loads(file.read_text())
     document.check(decoded)
     return decoded
@@ -85,21 +89,82 @@ def test_a_refusal_of_the_ledger_is_told_and_the_counts_stay(
     assert rises(found) == rises(whole)
 
 
+@pytest.mark.parametrize(
+    "refusal", [MapRefused("this kernel has no pagemap"), OSError("it is out of descriptors")]
+)
 def test_a_refusal_of_maps_is_told_and_the_counts_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: OSError
 ) -> None:
     whole = made(tmp_path / "whole")
 
     def refuse(*_: object, **__: object) -> None:
-        raise MapRefused("this kernel has no pagemap")
+        raise refusal
 
     monkeypatch.setattr(taking, "take_of", refuse)
     found = made(tmp_path / "found")
     (experiment,) = found["experiments"]
-    assert experiment["maps_refused"] == "this kernel has no pagemap"
+    assert experiment["maps_refused"] == str(refusal)
     assert "maps" not in experiment
     assert experiment["ledger"]["verdict"]["balanced"]
     assert rises(found) == rises(whole)
+
+
+def test_a_refusal_of_maps_in_the_middle_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_of, taken = taking.take_of, []
+
+    def take_two(pid: int, **options: bool) -> MemoryMap:
+        taken.append(take_of(pid, **options))
+        if len(taken) > 2:
+            raise OSError("it is out of descriptors")
+        return taken[-1]
+
+    monkeypatch.setattr(taking, "take_of", take_two)
+    with pytest.raises(MapRefused, match="it is out of descriptors"):
+        sessionrun.run(1 << 20, True, True, str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+    assert children() == []
+
+
+def test_a_session_that_lets_go_in_the_middle_ends_the_measured_process_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(taking, "take_of", fail)
+    before = open_descriptors()
+    with pytest.raises(RuntimeError, match="a mistake"):
+        sessionrun.run(1 << 20, True, True, str(tmp_path / "none"))
+    assert capfd.readouterr().err == ""
+    assert children() == []
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "nth"),
+    [*(("pipe", nth) for nth in range(5)), ("fork", 0), ("posix_spawn", 0), ("set_inheritable", 3)],
+)
+def test_a_start_that_fails_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, nth: int
+) -> None:
+    real, calls = getattr(os, name), itertools.count()
+
+    def fail_once(*arguments: Any) -> Any:
+        if next(calls) == nth:
+            raise OSError(errno.EMFILE, name)
+        return real(*arguments)
+
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, fail_once)
+        with contextlib.suppress(OSError):
+            sessionrun.run(1 << 20, True, True, str(tmp_path / "none"))
+    assert open_descriptors() == before
+    assert children() == []
+
+
+def open_descriptors() -> list[str]:
+    return sorted(each.name for each in Path("/proc/self/fd").iterdir())
 
 
 def test_who_looks_on_may_end_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +176,7 @@ def test_who_looks_on_may_end_in_the_middle(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Helper, "look_at", die)
     with pytest.raises(MeasureRefused, match=r"was killed \(signal 9\)"):
-        hired.run(1 << 20, True, False, str(tmp_path / "none"))
+        sessionrun.run(1 << 20, True, False, str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
@@ -124,7 +189,7 @@ def test_a_measured_process_that_is_killed_gives_its_exit_code(
         raise MapRefused("it is gone")
 
     monkeypatch.setattr(taking, "take_of", kill)
-    assert hired.run(1 << 20, False, True, str(tmp_path / "none")) == 128 + signal.SIGKILL
+    assert sessionrun.run(1 << 20, False, True, str(tmp_path / "none")) == 128 + signal.SIGKILL
     assert children() == []
 
 

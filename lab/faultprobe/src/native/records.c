@@ -1,12 +1,84 @@
 /*
- * What is asked of the records of every run, without an object for each: how many faults there are,
- * what was lost and where files were mapped. All else about records is known to perfrecords.py.
+ * What is read of records so often that no object is made for each step: the minor faults, which
+ * most records are, and of all records of a run how many faults there are, what was lost and where
+ * files were mapped. What else is in a record perfrecords.py says.
  */
 #include "native.h"
 
 #include <linux/perf_event.h>
 #include <stddef.h>
 #include <string.h>
+
+/* The most that a record says of a page: see perf_open. */
+enum { MOST_DETAIL = 2 };
+
+/* A minor fault's record (perfrecords.py), and what of it makes an event. */
+struct minor_fault {
+    struct perf_event_header header;
+    uint64_t instruction;
+    uint64_t time_ns;
+    uint64_t address;
+    /* Physical address, size of the page: as many as the detail says. */
+    uint64_t details[MOST_DETAIL];
+};
+
+/*
+ * minor_faults(data, at, detail, (pid, tid), since_ns, slack_ns, make)
+ *     -> (events, end, latest_ns, misdated)
+ *
+ * Decodes the records of minor faults that follow each other in `data` from the byte `at` on, up to
+ * `end`. make((time, pid, tid, instruction, address, is_major, in_kernel, physical, page_bytes)) is
+ * an event. `since_ns` is the least that the first one's time may be, `misdated` how many have a
+ * time that is less than that, or than the one before, by more than `slack_ns`.
+ */
+PyObject *minor_faults(PyObject *module, PyObject *args)
+{
+    const char *data;
+    Py_ssize_t length, at;
+    int detail, pid, tid, failed = 0;
+    long misdated = 0;
+    long long latest_ns, slack_ns;
+    PyObject *make, *events;
+    size_t size;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y#ni(ii)LLO:minor_faults", &data, &length, &at, &detail, &pid,
+                          &tid, &latest_ns, &slack_ns, &make))
+        return NULL;
+    if (detail > MOST_DETAIL) {
+        PyErr_SetString(PyExc_ValueError, "no record says so much");
+        return NULL;
+    }
+    size = offsetof(struct minor_fault, details) + (detail > 0 ? (size_t)detail : 0) * 8;
+    events = PyList_New(0);
+    while (events != NULL && !failed && at <= length - (Py_ssize_t)size) {
+        struct minor_fault fault = {.details = {0}};
+        PyObject *fields, *event;
+
+        memcpy(&fault, data + at, size);
+        if (fault.header.type != PERF_RECORD_SAMPLE || fault.header.size != size)
+            break;
+        at += (Py_ssize_t)size;
+        misdated += (long long)fault.time_ns < latest_ns - slack_ns;
+        latest_ns = (long long)fault.time_ns;
+        fields = Py_BuildValue(
+            "(KiiKKOOKK)", (unsigned long long)fault.time_ns, pid, tid,
+            (unsigned long long)fault.instruction, (unsigned long long)fault.address, Py_False,
+            (fault.header.misc & PERF_RECORD_MISC_CPUMODE_MASK) == PERF_RECORD_MISC_KERNEL
+                ? Py_True
+                : Py_False,
+            (unsigned long long)fault.details[0], (unsigned long long)fault.details[1]);
+        event = fields != NULL ? PyObject_CallFunctionObjArgs(make, fields, NULL) : NULL;
+        failed = event == NULL || PyList_Append(events, event) != 0;
+        Py_XDECREF(fields);
+        Py_XDECREF(event);
+    }
+    if (events == NULL || failed) {
+        Py_XDECREF(events);
+        return NULL;
+    }
+    return Py_BuildValue("(NnLl)", events, at, latest_ns, misdated);
+}
 
 /* The bodies of the records that are looked into, as far as they are; perf_event_open(2). */
 struct mapped_file {
