@@ -25,7 +25,7 @@ IN_USE = "in-use"
 IN_CACHE = frozenset(
     {
         *("acceleration", "apt", "dask", "downloads", "keys", "logs"),
-        *("resolved", "running", "store", "times.json", "ways", "zig"),
+        *("resolved", "running", "store", "times.json", "ways", "workers", "zig"),
     }
 )
 """What the lab puts into the cache beside its lock: what may be removed of a folder that a user named."""
