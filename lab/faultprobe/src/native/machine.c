@@ -259,8 +259,8 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args)
 
 /*
  * old_page_read_faults() -> minor faults that reading a page costs which is there and marked as not
- * accessed lately: 0 where the processor sets the accessed bit, 1 where a trap lets the kernel do it.
- * Raises OSError where a page cannot be marked so (MADV_COLD, Linux 5.4).
+ * accessed lately: 0 where the processor sets the accessed bit, 1 where a trap lets the kernel do
+ * it. Raises OSError where a page cannot be marked so (MADV_COLD, Linux 5.4).
  */
 PyObject *old_page_read_faults(PyObject *module, PyObject *unused)
 {
