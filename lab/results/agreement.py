@@ -78,7 +78,7 @@ late enough to copy nothing is told from it only by a second fault.
 
 
 def _by_cause(lines: Iterable[CauseLine]) -> dict[str, tuple[int, int]]:
-    """The minor and major faults by cause; both causes that the scheduler chooses between as one."""
+    """The minor and major faults by cause; the causes that the scheduler chooses among as one."""
     found: dict[str, tuple[int, int]] = {}
     for line in lines:
         title = (

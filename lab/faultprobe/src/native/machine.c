@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -132,10 +131,6 @@ PyObject *read_file(PyObject *module, PyObject *args)
 #define SYS_fsmount 432
 #endif
 enum { FSCONFIG_CREATE = 6, FS_CLOEXEC = 1 };
-/* Of Linux 5.4. */
-#ifndef MADV_COLD
-#define MADV_COLD 20
-#endif
 
 /*
  * debugfs_open(name, flags) -> descriptor of a file at the root of debugfs. The file system is
@@ -257,6 +252,11 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args)
     return PyLong_FromUnsignedLongLong((unsigned long long)window * page_size);
 }
 
+/* Of Linux 5.4. */
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
+
 /*
  * old_page_read_faults() -> minor faults that reading a page costs which is there and marked as not
  * accessed lately: 0 where the processor sets the accessed bit, 1 where a trap lets the kernel do
@@ -265,9 +265,9 @@ PyObject *measure_fault_around(PyObject *module, PyObject *args)
 PyObject *old_page_read_faults(PyObject *module, PyObject *unused)
 {
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
-    struct rusage before, after;
+    struct reading before, after;
     volatile char *page;
-    int result;
+    int failed;
 
     (void)module;
     (void)unused;
@@ -275,16 +275,16 @@ PyObject *old_page_read_faults(PyObject *module, PyObject *unused)
     if (page == MAP_FAILED)
         return PyErr_SetFromErrno(PyExc_OSError);
     *page = 1;
-    result = madvise((void *)page, size, MADV_COLD);
-    if (result == 0) {
-        /* One call before: what the second one touches is there. */
-        getrusage(RUSAGE_THREAD, &after);
-        getrusage(RUSAGE_THREAD, &before);
-        (void)*page;
-        getrusage(RUSAGE_THREAD, &after);
-    } else {
+    failed = madvise((void *)page, size, MADV_COLD);
+    if (failed) {
         PyErr_SetFromErrno(PyExc_OSError);
+    } else {
+        /* One reading before: what the second one touches is there. */
+        take_reading(RUSAGE_THREAD, &after);
+        take_reading(RUSAGE_THREAD, &before);
+        (void)*page;
+        take_reading(RUSAGE_THREAD, &after);
     }
     munmap((void *)page, size);
-    return result == 0 ? PyLong_FromLong(after.ru_minflt - before.ru_minflt) : NULL;
+    return failed ? NULL : PyLong_FromLong(after.minor - before.minor);
 }

@@ -32,9 +32,7 @@ from faultprobe.ledger.journal import (
     PhaseEnded,
     StackSeen,
 )
-from faultprobe.ledger.pagemap import CHUNK_PAGES
 from faultprobe.ledger.threads import (
-    PAGE,
     Space,
     Thread,
     auxiliary,
@@ -82,13 +80,16 @@ class Follower:
         self._reads_meanwhile = reads_meanwhile
         self.exit_status: int | None = None
         self.exec_count = 0
-        self._recorder = recorder
         # Until its exec the process runs in the memory of the one that has started it.
         self._has_image = journal.is_attached
         self._threads: dict[int, Thread] = {}
         self._early: dict[int, int] = {}
         self._touched = Touched(journal, recorder, self._threads)
         self._names = _native.system_calls()
+
+    @property
+    def _recorder(self) -> Recorder | NoRecorder:
+        return self._touched.recorder
 
     def attach(self) -> None:
         """Takes hold of the process, which goes on waiting for its exec. Raises OSError when refused."""
@@ -243,8 +244,7 @@ class Follower:
             self._read_maps(thread, is_check=False)
         asked = calls.range_populated(name, thread.args, result)
         if asked is not None and counts != thread.counts_entered:
-            first, last = asked[0] // PAGE // CHUNK_PAGES, (asked[1] - 1) // PAGE // CHUNK_PAGES
-            self._touched.snapshot(thread, set(range(first, last + 1)))
+            self._touched.snapshot(thread, self._touched.chunks_of(asked, None))
 
     def _born(self, parent: Thread, tid: int) -> None:
         is_thread = os.access(f"/proc/{parent.pid}/task/{tid}", os.F_OK)

@@ -114,7 +114,7 @@ class Observer(Follower):
 
     def look(self, recorder: Recorder | NoRecorder) -> None:
         """Reads what is there before the first record, with every thread at rest."""
-        self._recorder = self._touched.recorder = recorder
+        self._touched.recorder = recorder
         self._look_at_everything()
 
     def resume(self) -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from faultprobe import facts, procfs
 from faultprobe.aslr import own_table_pages
-from faultprobe.ledger.machine import traps_on_old
+from faultprobe.ledger.machine import DEFAULT_WINDOW_BYTES, traps_on_old
 
-DEFAULT_WINDOW_BYTES = 64 << 10
 HUGE_PAGES = "/sys/kernel/mm/transparent_hugepage"
 # Two of them are written: 1 GiB of 512 MiB pages (64 KiB base pages) is more than a small machine has.
 LARGEST_HUGE_BYTES = 32 << 20
