@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from faultprobe import certificate, experiment, facts, jsontext
 from faultprobe.commands.common import EXIT_NOT_AS_PREDICTED, EXIT_OK, EXIT_REFUSED, shell_status
 from faultprobe.helper import Helper
+from faultprobe.memorymap.reader import MapRefused
+from faultprobe.memorymap.watcher import ABOUT_TO_BEGIN, REFUSED, TAKE, TAKEN
 from faultprobe.run import whole
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.subject import main; main()"
 PID_DIGITS = 20
-# As the experiment asks in C (lazy_malloc.c).
-ABOUT_TO_BEGIN, TAKE = b"b", b"t"
-TAKEN, REFUSED = b"+", b"!"
 NOBODY = -1
 
 
@@ -56,8 +55,6 @@ def _experiment(measured: _Subject, size_bytes: int) -> Experiment:
     measured.serve()
     raw = measured.hear()
     if measured.lacks_a_map:
-        from faultprobe.memorymap.reader import MapRefused
-
         # All it knows itself is that it was refused.
         raise MapRefused(measured.maps_refused)
     if isinstance(raw, int):

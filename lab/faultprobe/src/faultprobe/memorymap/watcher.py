@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from faultprobe.memorymap.schema import PhaseMaps
 
 HELPER = "import sys; sys.path[:0] = [sys.argv.pop(1)]; from faultprobe.memorymap.watcher import main; main()"
-TAKE, DELIVER, DELIVER_PHASES, FORGET, NOTHING = b"t", b"d", b"p", b"f", b"n"
-# The experiment in C says so (lazy_malloc.c), and there is nothing to do for it here.
-ABOUT_TO_BEGIN = b"b"
+DELIVER, DELIVER_PHASES, FORGET, NOTHING = b"d", b"p", b"f", b"n"
+# As the experiment asks in C (lazy_malloc.c); there is nothing to do here for the first.
+ABOUT_TO_BEGIN, TAKE = b"b", b"t"
 TAKEN, REFUSED = b"+", b"!"
 WARM_UPS = 2
 
